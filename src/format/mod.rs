@@ -1,0 +1,85 @@
+//! The words in the bucket: ids, limits and the one error enum of everything that is encoded or decoded.
+//!
+//! This floor is pure: bytes in, values out, no IO, no clock, no randomness. Every length and count that is read
+//! is checked against its limit before memory is taken. `docs/format.md` specifies every byte.
+
+mod ids;
+pub mod chunk;
+pub mod frame;
+pub mod index;
+pub mod list;
+pub mod manifest;
+pub mod pack;
+pub mod repository;
+pub mod snapshot;
+
+pub use ids::{BlobId, ObjectId, PackId};
+
+/// The format that this program writes; `repository.json` and every snapshot carry it.
+pub const FORMAT_VERSION: u32 = 1;
+/// A pack object stays below this, so that offsets fit 32 bits.
+pub const PACK_BYTES_MAX: u64 = 0xffff_ffff;
+/// Blobs in one pack.
+pub const PACK_BLOBS_MAX: usize = 65_536;
+/// Raw bytes of a blob, and of a frame.
+pub const BLOB_BYTES_MAX: usize = 8 << 20;
+/// Raw bytes of several small blobs gathered into one frame.
+pub const FRAME_FILL_BYTES: usize = 4 << 20;
+/// One index segment object.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// A snapshot document, uncompressed.
+pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+
+/// What kind of content a pack holds. Config items are files like media and travel in media packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PackKind {
+    /// Dump streams.
+    Database = 1,
+    /// Media and config files.
+    Media = 2,
+    /// Lists, shards: what deduplication must read.
+    Metadata = 3,
+}
+
+/// Bytes from the bucket that are not what they should be, or a value that no encoding may hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Cut short, flipped, or not ours; `place` says which field of what.
+    #[error("{what} is damaged at {place}")]
+    Damaged {
+        /// `pack table`, `frame`, `index segment`, `list`, `media shard`, `snapshot`, `repository.json`.
+        what: &'static str,
+        /// Byte offset, line number or field.
+        place: String,
+    },
+    /// A count or length beyond its limit, read or about to be written.
+    #[error("{what}: {value} is over the limit of {limit}")]
+    OverLimit {
+        /// The field.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// Its limit.
+        limit: u64,
+    },
+    /// Written by a newer program.
+    #[error("{what} has format version {found}, this program reads {supported}")]
+    Version {
+        /// The object.
+        what: &'static str,
+        /// The version it carries.
+        found: u32,
+        /// The newest that is read.
+        supported: u32,
+    },
+    /// A required feature that this program does not know.
+    #[error("the repository needs the feature `{feature}`, which this program does not know")]
+    Feature {
+        /// The feature's name.
+        feature: String,
+    },
+}
+
+/// What decoding gives.
+pub type Result<T> = std::result::Result<T, Error>;
