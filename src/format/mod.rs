@@ -3,9 +3,9 @@
 //! This floor is pure: bytes in, values out, no IO, no clock, no randomness. Every length and count that is read
 //! is checked against its limit before memory is taken. `docs/format.md` specifies every byte.
 
-mod ids;
 pub mod chunk;
 pub mod frame;
+mod ids;
 pub mod index;
 pub mod list;
 pub mod manifest;

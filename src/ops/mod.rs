@@ -1,1 +1,119 @@
-//! Being built.
+//! The verbs: free functions that read as a table of contents, and what they share.
+//!
+//! This is the only floor where the homeserver (`synapse`) and the repository (`repo`) meet. Each verb takes its
+//! `Options`, gives back a `Report` that `cli` prints, and knows nothing of terminals, arguments or the environment.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::progress::Progress;
+
+pub mod backup;
+pub mod doctor;
+pub mod inspect;
+pub mod restore;
+pub mod verify;
+
+/// What every verb is given beside its options: who looks on, and how it is told to stop.
+#[derive(Debug, Clone)]
+pub struct Run<'a> {
+    /// Sees stages, bytes and problems.
+    pub progress: &'a dyn Progress,
+    /// Cancelled by Ctrl-C or SIGTERM: the verb cleans up and fails with [`ErrorKind::Interrupted`].
+    pub cancel: CancellationToken,
+}
+
+/// What a snapshot is made of, for `--only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Everything that is neither database nor media: configuration, keys, templates, extra files.
+    Config,
+    /// The databases.
+    Database,
+    /// The media store.
+    Media,
+}
+
+/// The chosen parts; all three unless `--only` was given.
+pub type Parts = BTreeSet<Part>;
+
+/// All parts.
+pub fn all_parts() -> Parts {
+    [Part::Config, Part::Database, Part::Media].into()
+}
+
+/// Bounds of a run (settings `limits`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bound of the process's memory in bytes; at least 96 MiB. Default 256 MiB.
+    pub memory_bytes: u64,
+    /// Requests to the store at once. Default 8.
+    pub connections: usize,
+}
+
+/// Where programs of PostgreSQL are looked for, and the environment that libpq may see.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// Folders of `PATH`, in order.
+    pub path: Vec<PathBuf>,
+    /// Exactly this `pg_dump` (settings `postgres.pg_dump`); `psql` and `pg_restore` are taken from beside it.
+    pub pg_dump: Option<PathBuf>,
+    /// The `PG*` variables of our environment and `HOME`.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Why a verb failed, where the exit code or the hint depends on it; everything else is exit code 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Exit code 2: the call or the settings are wrong; nothing was touched.
+    Usage,
+    /// Exit code 1.
+    Failed,
+    /// Exit code 130.
+    Interrupted,
+}
+
+/// An error of a verb: one line, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Decides the exit code.
+    pub kind: ErrorKind,
+    /// One line, lower case, no full stop.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// A wrong call: exit code 2.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Usage,
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// A failure with a cure: exit code 1.
+    pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Failed,
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// Told to stop: exit code 130.
+    pub fn interrupted() -> Self {
+        Self {
+            kind: ErrorKind::Interrupted,
+            message: "interrupted".into(),
+            hint: None,
+        }
+    }
+}

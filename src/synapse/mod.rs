@@ -1,1 +1,4 @@
 //! Being built.
+#[derive(Debug)]
+/// stub
+pub struct Homeserver {}
