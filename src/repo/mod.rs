@@ -1,21 +1,86 @@
 //! The repository: values on one side, objects in a store on the other.
 //!
-//! It has never heard of Matrix. Rule names (G1, B4, R2 …) in the code are those of `docs/protocol.md`.
+//! It has never heard of Matrix. Rule names (G1, B4, R2 …) in the code are those of `docs/protocol.md`; each stands
+//! where the rule is kept. Objects are immutable and keys are never used twice, so that backups, restores and
+//! pruning may overlap, stall and die anywhere without a lock.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::store::Store;
+use crate::format;
+use crate::format::repository::RepositoryInfo;
+use crate::format::{BlobId, ObjectId, PackId};
+use crate::store::{self, Store};
 
-/// An opened repository.
+pub mod catalog;
+pub mod commit;
+pub mod keys;
+pub mod open;
+pub mod reader;
+pub mod snapshots;
+pub mod writer;
+
+/// Where fresh ids come from: 128 random bits each. A parameter, so that a simulation can be repeated.
+#[derive(Clone)]
+pub struct Ids(Arc<dyn Fn() -> [u8; 16] + Send + Sync>);
+
+impl Ids {
+    /// Ids from this function.
+    pub fn new(make: impl Fn() -> [u8; 16] + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    /// A fresh id for a segment, snapshot, run or repository.
+    pub fn object(&self) -> ObjectId {
+        ObjectId::from_bytes((self.0)())
+    }
+
+    /// A fresh id for a pack.
+    pub fn pack(&self) -> PackId {
+        PackId::from_bytes((self.0)())
+    }
+}
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ids")
+    }
+}
+
+/// An opened repository. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Repository {
     store: Arc<dyn Store>,
+    info: Arc<RepositoryInfo>,
+    ids: Ids,
+}
+
+impl Repository {
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// What `repository.json` says.
+    pub fn info(&self) -> &RepositoryInfo {
+        &self.info
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Fresh ids.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
 }
 
 /// Why something in the repository could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no bucket or no `repository.json`: exit code 10.
+    /// There is a bucket, but no `repository.json`: exit code 10.
     #[error("no repository at {url}")]
     NoRepository {
         /// Where it was looked for.
@@ -27,32 +92,90 @@ pub enum Error {
         /// Where.
         url: String,
     },
+    /// No snapshot has this name.
+    #[error("no snapshot `{name}` in {url}")]
+    NoSnapshot {
+        /// As it was asked for.
+        name: String,
+        /// Where.
+        url: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Several snapshots begin with this.
+    #[error("`{name}` names {count} snapshots")]
+    Ambiguous {
+        /// As it was asked for.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// A blob that nothing holds any more, or holds only in damaged packs.
+    #[error("blob {id} is lost: {reason}")]
+    Lost {
+        /// Which.
+        id: BlobId,
+        /// In which packs it was looked for, and what was wrong there.
+        reason: String,
+    },
+    /// An object whose bytes are not what they should be.
+    #[error("`{key}` is damaged")]
+    Damaged {
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: format::Error,
+    },
+    /// A value that the format cannot hold.
+    #[error("cannot be encoded")]
+    Encode {
+        /// Which limit.
+        #[source]
+        source: format::Error,
+    },
+    /// The check before the commit (B4) failed again and again: somebody deletes packs under us.
+    #[error("packs that this snapshot relies on keep vanishing: {packs}")]
+    PacksVanish {
+        /// The first of them.
+        packs: String,
+    },
+    /// The source of a stream failed.
+    #[error("reading {what}")]
+    Source {
+        /// Which stream.
+        what: String,
+        /// What the reader said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A task of ours ended before its work did.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
 }
 
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
-        None
+        match self {
+            Self::NoRepository { .. } => Some("`synapse-backup init` makes one; or look at `repository` in the settings".into()),
+            Self::AlreadyThere { .. } => Some("back up into it, or choose another bucket or prefix".into()),
+            Self::NoSnapshot { hint, .. } => Some(hint.clone()),
+            Self::Ambiguous { .. } => Some("give more digits; `synapse-backup snapshots` lists them".into()),
+            Self::Lost { .. } | Self::Damaged { .. } => Some("`synapse-backup verify` tells what is lost with it".into()),
+            Self::PacksVanish { .. } => Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into()),
+            Self::Store(error) => error.hint(),
+            Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
+        }
+    }
+
+    pub(crate) fn damaged(key: &str, source: format::Error) -> Self {
+        Self::Damaged { key: key.to_owned(), source }
     }
 }
 
-/// Make a new repository (`init`).
-pub async fn init(store: Arc<dyn Store>) -> Result<Repository, Error> {
-    Err(Error::AlreadyThere {
-        url: store.url().to_owned(),
-    })
-}
-
-/// Open an existing one.
-pub async fn open(store: Arc<dyn Store>) -> Result<Repository, Error> {
-    Err(Error::NoRepository {
-        url: store.url().to_owned(),
-    })
-}
-
-impl Repository {
-    /// Where it is.
-    pub fn url(&self) -> &str {
-        self.store.url()
-    }
-}
+/// What repository calls give.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,288 @@
+//! Reading files into the repository: small ones many at a time, large ones block by block.
+//!
+//! A file is opened without following surprises (a FIFO, a device or a folder is not read), read once, hashed once,
+//! and compared with itself before and after: what could not be read whole is an outcome, never an error of the run.
+//! Which file means what is decided elsewhere.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest, Sha256};
+
+use crate::format::snapshot::ProblemKind;
+use crate::format::{BLOB_BYTES_MAX, BlobId, PackId, PackKind};
+use crate::repo::writer::{Claim, EncodedFrame, Placement, Writer};
+use crate::repo::{self, Result};
+
+/// Raw bytes of small files that are read by one job.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Small files that are read by one job.
+const BATCH_FILES: usize = 256;
+
+/// A blob of a file and where it is, or will be.
+#[derive(Debug, Clone)]
+pub(super) struct FileBlob {
+    pub(super) id: BlobId,
+    pub(super) length: u32,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Known(PackId),
+    Frame(Arc<Placement>),
+}
+
+impl FileBlob {
+    /// Its pack; waits until whoever brings it has put it into one.
+    pub(super) async fn pack(&self, writer: &Writer) -> Result<PackId> {
+        match &self.place {
+            Place::Known(pack) => Ok(*pack),
+            Place::Frame(placement) => writer.placed(placement).await,
+        }
+    }
+}
+
+/// What reading a file came to.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    /// Its bytes are in the repository; `problem` says what is odd about them.
+    Saved(SavedFile),
+    /// There is no such file.
+    Missing,
+    /// There is something, but its bytes could not be had.
+    Failed(ProblemKind, String),
+}
+
+/// A file whose bytes are in the repository.
+#[derive(Debug, Clone)]
+pub(super) struct SavedFile {
+    pub(super) bytes: u64,
+    pub(super) sha256: BlobId,
+    pub(super) blobs: Vec<FileBlob>,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// It changed while it was read.
+    pub(super) changed: bool,
+}
+
+/// Groups of small files that are read together, and large ones alone: ranges of `sizes`.
+pub(super) fn batches(sizes: &[u64]) -> Vec<std::ops::Range<usize>> {
+    let mut batches: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (place, &size) in sizes.iter().enumerate() {
+        match batches.last_mut() {
+            Some(last) if bytes + size <= BATCH_BYTES && last.len() < BATCH_FILES => last.end = place + 1,
+            _ => {
+                bytes = 0;
+                batches.push(place..place + 1);
+            }
+        }
+        bytes += size;
+    }
+    batches
+}
+
+/// Read these files (a batch): each with the places where it may be, best first, and its expected size.
+pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<PathBuf>, u64)>) -> Result<Vec<Outcome>> {
+    let expected: u64 = files.iter().map(|(_, bytes)| (*bytes).min(BLOB_BYTES_MAX as u64)).sum();
+    let permit = writer.work(2 * usize::try_from(expected).unwrap_or(usize::MAX / 2).max(64 << 10)).await?;
+    let mut outcomes = Vec::with_capacity(files.len());
+    let mut large = Vec::new();
+    let job = {
+        let writer = writer.clone();
+        move || -> Result<(Vec<Begun>, Vec<EncodedFrame>)> {
+            let mut frames = Vec::new();
+            let begun = files.iter().map(|(paths, _)| save_small(&writer, paths, &mut frames)).collect::<Result<_>>()?;
+            Ok((begun, frames))
+        }
+    };
+    let (begun, frames) = blocking(job).await?;
+    writer.append(kind, frames).await?;
+    drop(permit);
+    for (place, one) in begun.into_iter().enumerate() {
+        match one {
+            Begun::Done(outcome) => outcomes.push(outcome),
+            Begun::Large(open) => {
+                large.push((place, open));
+                outcomes.push(Outcome::Missing);
+            }
+        }
+    }
+    for (place, open) in large {
+        outcomes[place] = save_large(writer, kind, open).await?;
+    }
+    Ok(outcomes)
+}
+
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(job).await.map_err(|error| repo::Error::Worker(error.to_string()))?
+}
+
+/// A file that is done, or one that needs block by block.
+enum Begun {
+    Done(Outcome),
+    Large(Opened),
+}
+
+/// An open regular file and what it was like when it was opened.
+struct Opened {
+    file: File,
+    metadata: std::fs::Metadata,
+}
+
+fn failed(error: &std::io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::NotFound => Outcome::Missing,
+        _ => Outcome::Failed(ProblemKind::Unreadable, error.to_string()),
+    }
+}
+
+/// The first of the paths that is there. Opened without blocking, so that a FIFO cannot hold the run up.
+fn open(paths: &[PathBuf]) -> std::result::Result<Opened, Outcome> {
+    let mut outcome = Outcome::Missing;
+    for path in paths {
+        match open_one(path) {
+            Err(Outcome::Missing) => {}
+            Err(other) => outcome = other,
+            opened => return opened,
+        }
+    }
+    Err(outcome)
+}
+
+fn open_one(path: &Path) -> std::result::Result<Opened, Outcome> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        // A folder where a folder of the path should be, or a socket.
+        rustix::io::Errno::NOTDIR => Outcome::Missing,
+        rustix::io::Errno::NXIO => Outcome::Failed(ProblemKind::NotAFile, "it is not a regular file".into()),
+        error => failed(&error.into()),
+    })?;
+    let file = File::from(descriptor);
+    let metadata = file.metadata().map_err(|error| failed(&error))?;
+    if !metadata.is_file() {
+        return Err(Outcome::Failed(ProblemKind::NotAFile, "it is not a regular file".into()));
+    }
+    Ok(Opened { file, metadata })
+}
+
+/// Read, hash, claim and, when new, compress a file of at most one blob.
+fn save_small(writer: &Writer, paths: &[PathBuf], frames: &mut Vec<EncodedFrame>) -> Result<Begun> {
+    let mut opened = match open(paths) {
+        Ok(opened) => opened,
+        Err(outcome) => return Ok(Begun::Done(outcome)),
+    };
+    let length = opened.metadata.len();
+    if length > BLOB_BYTES_MAX as u64 {
+        return Ok(Begun::Large(opened));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    // One byte more than expected shows that the file grew.
+    if let Err(error) = (&mut opened.file).take(length + 1).read_to_end(&mut bytes) {
+        return Ok(Begun::Done(failed(&error)));
+    }
+    let grew = bytes.len() as u64 > length;
+    bytes.truncate(usize::try_from(length).unwrap_or(0));
+    let changed = grew || has_changed(&opened);
+    let sha256 = BlobId::of(&bytes);
+    let blobs = save_block(writer, sha256, &bytes, frames)?.into_iter().collect();
+    Ok(Begun::Done(Outcome::Saved(saved(&opened, bytes.len() as u64, sha256, blobs, changed))))
+}
+
+/// Claim one block and compress it if it is ours to bring. An empty file has no blobs.
+fn save_block(writer: &Writer, id: BlobId, bytes: &[u8], frames: &mut Vec<EncodedFrame>) -> Result<Option<FileBlob>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let placement = Arc::<Placement>::default();
+    let place = match writer.claim(id, &placement) {
+        Claim::Known(pack) => Place::Known(pack),
+        Claim::Pending(placement) => Place::Frame(placement),
+        Claim::New => {
+            frames.push(writer.encode(&[id], &[bytes], Arc::clone(&placement))?);
+            Place::Frame(placement)
+        }
+    };
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    Ok(Some(FileBlob { id, length, place }))
+}
+
+/// A large file, one block at a time; the whole is hashed beside the blocks.
+async fn save_large(writer: &Writer, kind: PackKind, opened: Opened) -> Result<Outcome> {
+    let length = opened.metadata.len();
+    let mut state = (opened, Sha256::new());
+    let (mut blobs, mut read) = (Vec::new(), 0);
+    loop {
+        let permit = writer.work(2 * BLOB_BYTES_MAX).await?;
+        let job = {
+            let writer = writer.clone();
+            move || -> Result<_> {
+                let (mut opened, mut whole) = state;
+                let mut bytes = Vec::with_capacity(BLOB_BYTES_MAX);
+                let left = (length - read).min(BLOB_BYTES_MAX as u64);
+                if let Err(error) = (&mut opened.file).take(left).read_to_end(&mut bytes) {
+                    return Ok(Err(failed(&error)));
+                }
+                whole.update(&bytes);
+                let mut frames = Vec::new();
+                let blob = save_block(&writer, BlobId::of(&bytes), &bytes, &mut frames)?;
+                Ok(Ok(((opened, whole), bytes.len() as u64, blob, frames)))
+            }
+        };
+        let (next, bytes, blob, frames) = match blocking(job).await? {
+            Ok(block) => block,
+            Err(outcome) => return Ok(outcome),
+        };
+        writer.append(kind, frames).await?;
+        drop(permit);
+        state = next;
+        read += bytes;
+        blobs.extend(blob);
+        if bytes < BLOB_BYTES_MAX as u64 || read >= length {
+            break;
+        }
+    }
+    let (mut opened, whole) = state;
+    let grew = matches!(opened.file.read(&mut [0; 1]), Ok(1));
+    let changed = grew || read < length || has_changed(&opened);
+    let sha256 = BlobId::from_bytes(whole.finalize().into());
+    Ok(Outcome::Saved(saved(&opened, read, sha256, blobs, changed)))
+}
+
+/// Length or modification time are not what they were when the file was opened.
+fn has_changed(opened: &Opened) -> bool {
+    opened.file.metadata().map_or(true, |now| {
+        (now.len(), now.mtime(), now.mtime_nsec()) != (opened.metadata.len(), opened.metadata.mtime(), opened.metadata.mtime_nsec())
+    })
+}
+
+fn saved(opened: &Opened, bytes: u64, sha256: BlobId, blobs: Vec<FileBlob>, changed: bool) -> SavedFile {
+    let metadata = &opened.metadata;
+    SavedFile { bytes, sha256, blobs, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), changed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_share_a_job_and_large_ones_do_not() {
+        let large = 100 << 20;
+        for (sizes, expected) in [
+            (vec![], vec![]),
+            (vec![1, 2, 3], vec![0..3]),
+            (vec![large, 1, 1], vec![0..1, 1..3]),
+            (vec![1, large, 1], vec![0..1, 1..2, 2..3]),
+            (vec![3 << 20, 2 << 20, 1 << 20], vec![0..1, 1..3]),
+        ] {
+            assert_eq!(batches(&sizes), expected, "{sizes:?}");
+        }
+        assert_eq!(batches(&vec![0; BATCH_FILES + 1]).len(), 2);
+    }
+}

@@ -1,0 +1,221 @@
+//! The index as it is now: which usable pack holds which blob (rules G3, B1, R2).
+//!
+//! Loaded at the start of a run, in one go, into sorted arrays of 56 bytes a blob, as far as they fit the budget.
+//! What does not fit costs bytes or a read of a pack's own table, never correctness.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Error, Repository, Result, keys};
+use crate::format::index::{self, Segment, SegmentEntry};
+use crate::format::pack::BlobEntry;
+use crate::format::{BlobId, PackId, PackKind};
+use crate::store::{self, ByteRange, Listed};
+
+/// Bytes one index entry takes in memory.
+pub const ENTRY_BYTES: usize = size_of::<SegmentEntry>();
+/// Segments that are fetched at once while loading.
+const SEGMENTS_AT_ONCE: usize = 2;
+
+/// A pack as the index and the listings know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatalogPack {
+    /// Its id.
+    pub id: PackId,
+    /// What it holds.
+    pub kind: PackKind,
+    /// Length of the object, as the index says.
+    pub bytes: u64,
+    /// Length of the object in the listing; `None` when it is not there.
+    pub present_bytes: Option<u64>,
+    /// A marker says that it will be swept.
+    pub condemned: bool,
+}
+
+impl CatalogPack {
+    /// Named by a segment, in `packs/`, not condemned.
+    pub fn usable(&self) -> bool {
+        self.present_bytes == Some(self.bytes) && !self.condemned
+    }
+}
+
+/// Where a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// The place in it.
+    pub blob: BlobEntry,
+}
+
+/// The index in memory.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    packs: Vec<CatalogPack>,
+    ordinals: HashMap<PackId, u32>,
+    /// Sorted by blob id.
+    entries: Vec<SegmentEntry>,
+    /// Entries did not all fit.
+    pub truncated: bool,
+    /// How many segments there are.
+    pub segments: usize,
+    /// Segments that are damaged, with what is wrong; their packs can be read by their own tables.
+    pub damaged: Vec<(String, String)>,
+}
+
+impl Catalog {
+    /// The pack with this id, if a segment names it.
+    pub fn pack(&self, id: PackId) -> Option<&CatalogPack> {
+        self.ordinals.get(&id).map(|&ordinal| &self.packs[ordinal as usize])
+    }
+
+    /// All packs that segments name.
+    pub fn packs(&self) -> &[CatalogPack] {
+        &self.packs
+    }
+
+    /// The entries, sorted by blob id.
+    pub fn entries(&self) -> &[SegmentEntry] {
+        &self.entries
+    }
+
+    /// How many entries are held.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Every known copy of a blob, those in usable packs first.
+    pub fn copies(&self, id: &BlobId) -> Vec<Location> {
+        let start = self.entries.partition_point(|entry| entry.blob.id < *id);
+        let mut copies: Vec<(bool, Location)> = self.entries[start..]
+            .iter()
+            .take_while(|entry| entry.blob.id == *id)
+            .map(|entry| {
+                let pack = &self.packs[entry.pack as usize];
+                (!pack.usable(), Location { pack: pack.id, blob: entry.blob })
+            })
+            .collect();
+        copies.sort_by_key(|(unusable, _)| *unusable);
+        copies.into_iter().map(|(_, location)| location).collect()
+    }
+
+    /// A copy of a blob in a usable pack.
+    pub fn usable(&self, id: &BlobId) -> Option<Location> {
+        let start = self.entries.partition_point(|entry| entry.blob.id < *id);
+        self.entries[start..].iter().take_while(|entry| entry.blob.id == *id).find_map(|entry| {
+            let pack = &self.packs[entry.pack as usize];
+            pack.usable().then_some(Location { pack: pack.id, blob: entry.blob })
+        })
+    }
+
+    /// Segments in, sorted and without doubles.
+    fn add(&mut self, segment: Segment, entries_max: usize) {
+        let ordinals: Vec<u32> = segment.packs.iter().map(|pack| self.ordinal(pack)).collect();
+        let room = entries_max.saturating_sub(self.entries.len());
+        self.truncated |= segment.entries.len() > room;
+        self.entries.extend(
+            segment.entries.into_iter().take(room).map(|entry| SegmentEntry { pack: ordinals[entry.pack as usize], blob: entry.blob }),
+        );
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "four thousand million packs of one object each do not fit a listing")]
+    fn ordinal(&mut self, pack: &index::SegmentPack) -> u32 {
+        *self.ordinals.entry(pack.id).or_insert_with(|| {
+            self.packs.push(CatalogPack { id: pack.id, kind: pack.kind, bytes: pack.bytes, present_bytes: None, condemned: false });
+            (self.packs.len() - 1) as u32
+        })
+    }
+}
+
+/// Which packs are there and which are condemned, read in this order (rule B4: markers, then packs).
+#[derive(Debug, Clone, Default)]
+pub struct Presence {
+    /// `packs/`: id and length.
+    pub packs: HashMap<PackId, u64>,
+    /// `condemned/`.
+    pub condemned: HashSet<PackId>,
+    /// Objects under `packs/` that are not ours.
+    pub foreign: Vec<String>,
+}
+
+/// LIST condemned/, and when that has ended, LIST packs/.
+pub async fn presence(repository: &Repository) -> Result<Presence> {
+    let mut presence = Presence::default();
+    each_listed(repository, keys::CONDEMNED, |object| {
+        presence.condemned.extend(keys::pack_of(&object.key));
+    })
+    .await?;
+    each_listed(repository, keys::PACKS, |object| match keys::pack_of(&object.key) {
+        Some(id) => {
+            presence.packs.insert(id, object.bytes);
+        }
+        None => presence.foreign.push(object.key),
+    })
+    .await?;
+    Ok(presence)
+}
+
+/// Every object under a prefix, in key order, page by page.
+pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl FnMut(Listed)) -> Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = repository.store.list_page(prefix, after.as_deref()).await?;
+        page.objects.into_iter().for_each(&mut each);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Load the index and what the listings say of its packs. `entries_bytes_max` bounds the memory of the entries.
+///
+/// Index first, listings after: a pack is usable when all three agree (B1). Segments that cannot be decoded are
+/// named in [`Catalog::damaged`]; a segment that vanished meanwhile starts the load again (G3).
+pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
+    let mut catalog = load_index(repository, entries_bytes_max / ENTRY_BYTES).await?;
+    let presence = presence(repository).await?;
+    for pack in &mut catalog.packs {
+        pack.present_bytes = presence.packs.get(&pack.id).copied();
+        pack.condemned = presence.condemned.contains(&pack.id);
+    }
+    Ok(catalog)
+}
+
+/// G3: LIST index/, GET all; any 404: LIST again, until one LIST was read whole.
+async fn load_index(repository: &Repository, entries_max: usize) -> Result<Catalog> {
+    loop {
+        let mut listed = Vec::new();
+        each_listed(repository, keys::INDEX, |object| listed.push(object.key)).await?;
+        match read_segments(repository, listed, entries_max).await {
+            Err(Error::Store(store::Error::NotFound { .. })) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn read_segments(repository: &Repository, listed: Vec<String>, entries_max: usize) -> Result<Catalog> {
+    let mut catalog = Catalog { segments: listed.len(), ..Catalog::default() };
+    let mut segments = stream::iter(listed)
+        .map(|key| async move {
+            let got = repository.store.get(&key, ByteRange::All).await?;
+            Ok::<_, Error>((key, index::decode_segment(&got.bytes)))
+        })
+        .buffer_unordered(SEGMENTS_AT_ONCE);
+    while let Some((key, segment)) = segments.try_next().await? {
+        match segment {
+            Ok(segment) => catalog.add(segment, entries_max),
+            Err(error) => catalog.damaged.push((key, error.to_string())),
+        }
+    }
+    drop(segments);
+    catalog.entries.sort_unstable_by(|a, b| (a.blob.id, a.pack).cmp(&(b.blob.id, b.pack)));
+    catalog.entries.dedup_by(|a, b| a.pack == b.pack && a.blob == b.blob);
+    Ok(catalog)
+}

@@ -1,0 +1,173 @@
+//! The check before the commit, and the commit itself: rules B3 to B6.
+//!
+//! A snapshot is one PUT. It carries `not_after`; if the store's own Last-Modified is later, it does not count, so
+//! that a commit that stalled anywhere can never rely on packs that were swept meanwhile.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use super::catalog::{self, Presence};
+use super::writer::put_segment;
+use super::{Error, Repository, Result, keys};
+use crate::format::index::{Segment, SegmentEntry, SegmentPack};
+use crate::format::snapshot::{self, Snapshot};
+use crate::format::{ObjectId, PackId};
+use crate::store;
+
+/// How often the check may be made anew before the run gives up.
+const CHECKS_MAX: usize = 5;
+/// How often a commit of unknown outcome, or a late one, is tried again.
+const COMMITS_MAX: usize = 5;
+/// Wait before a write of unknown outcome is tried under a new key.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the check found wrong.
+#[derive(Debug)]
+pub enum CheckFailed {
+    /// These packs are gone and nothing else holds their blobs: send the blobs again, then check again.
+    Gone(Vec<PackId>),
+    /// Another error.
+    Error(Error),
+}
+
+impl<E: Into<Error>> From<E> for CheckFailed {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// A check that held: the packs to name in the snapshot, and the store's time before it began.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What the snapshot relies on, after repair.
+    pub packs: BTreeSet<PackId>,
+    /// B4a: the store's time in an answer received before the lists were asked for.
+    pub base: Timestamp,
+}
+
+/// B4: every pack relied on must be missing in `condemned/` and then present in `packs/`.
+///
+/// A pack that is condemned but still there is copied to a new id; one whose blobs are all in other usable packs is
+/// replaced by those. What remains is [`CheckFailed::Gone`].
+pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::result::Result<Checked, CheckFailed> {
+    let mut packs = relied.clone();
+    for _ in 0..CHECKS_MAX {
+        let base = repository.date().await?;
+        let presence = catalog::presence(repository).await?;
+        let bad: Vec<PackId> =
+            packs.iter().copied().filter(|id| presence.condemned.contains(id) || !presence.packs.contains_key(id)).collect();
+        if bad.is_empty() {
+            return Ok(Checked { packs, base });
+        }
+        repair(repository, &presence, &bad, &mut packs).await?;
+    }
+    let packs = packs.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Err(CheckFailed::Error(Error::PacksVanish { packs }))
+}
+
+/// Load the index anew; take other usable copies of the bad packs' blobs, else copy the pack to a new id.
+async fn repair(
+    repository: &Repository,
+    presence: &Presence,
+    bad: &[PackId],
+    packs: &mut BTreeSet<PackId>,
+) -> std::result::Result<(), CheckFailed> {
+    let segments = catalog::load(repository, usize::MAX).await?;
+    let mut gone = Vec::new();
+    for &id in bad {
+        let entries = segments.entries_of(id);
+        let elsewhere: Option<BTreeSet<PackId>> =
+            entries.iter().map(|entry| segments.usable(&entry.blob.id).map(|location| location.pack)).collect();
+        match elsewhere {
+            Some(other) if !entries.is_empty() => packs.extend(other),
+            _ if presence.packs.contains_key(&id) => {
+                packs.insert(copy_pack(repository, &segments, id, entries).await?);
+            }
+            _ => gone.push(id),
+        }
+        packs.remove(&id);
+    }
+    if gone.is_empty() { Ok(()) } else { Err(CheckFailed::Gone(gone)) }
+}
+
+/// A server-side copy of a pack under a new id, with its index segment (works on sealed packs too).
+async fn copy_pack(repository: &Repository, segments: &catalog::Catalog, id: PackId, entries: Vec<SegmentEntry>) -> Result<PackId> {
+    let Some(pack) = segments.pack(id) else {
+        return Err(Error::PacksVanish { packs: id.to_string() });
+    };
+    let mut tries = 0;
+    let fresh = loop {
+        let fresh = repository.ids.pack();
+        match repository.store.copy(&keys::pack(id), &keys::pack(fresh)).await {
+            Ok(_) => break fresh,
+            // G1: a write of unknown outcome goes on under a new key.
+            Err(store::Error::Unknown { .. }) if tries < COMMITS_MAX => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let packs = vec![SegmentPack { id: fresh, kind: pack.kind, bytes: pack.bytes }];
+    let entries = entries.into_iter().map(|entry| SegmentEntry { pack: 0, blob: entry.blob }).collect();
+    put_segment(repository, Segment { run: repository.ids.object(), packs, entries }).await?;
+    Ok(fresh)
+}
+
+/// B4 to B6: check, PUT, HEAD. `finish` is given the packs to name and a fresh id, and makes the document.
+///
+/// Gives the key's id and the time it landed. [`CheckFailed::Gone`]: nothing was committed.
+pub async fn commit(
+    repository: &Repository,
+    relied: &BTreeSet<PackId>,
+    mut finish: impl FnMut(ObjectId, &BTreeSet<PackId>) -> Snapshot,
+) -> std::result::Result<Snapshot, CheckFailed> {
+    let window = SignedDuration::from_secs(i64::try_from(repository.info.window_seconds).unwrap_or(i64::MAX));
+    for _ in 0..COMMITS_MAX {
+        let checked = check(repository, relied).await?;
+        // B5: a check that took longer than half the window is made again.
+        if repository.date().await?.duration_since(checked.base) > window / 2 {
+            continue;
+        }
+        let not_after = checked.base + window;
+        let document = finish(repository.ids.object(), &checked.packs);
+        let key = keys::snapshot(document.time, document.id);
+        let body = Bytes::from(snapshot::encode(&document, not_after).map_err(|source| Error::Encode { source })?);
+        match repository.store.put(&key, body).await {
+            Ok(_) => {}
+            Err(store::Error::Unknown { .. }) => {
+                withdraw(repository, &key).await;
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // B6: success is what the store says, not what we hope.
+        if repository.store.head(&key).await?.last_modified <= not_after {
+            return Ok(document);
+        }
+        withdraw(repository, &key).await;
+    }
+    Err(CheckFailed::Error(Error::Worker("the store takes longer for a commit than the window of the protocol".into())))
+}
+
+/// A snapshot that is late, or of which nobody knows whether it landed, is removed; a writer that may not delete goes
+/// on: a late one is late by its own body, and one that landed in time is complete.
+async fn withdraw(repository: &Repository, key: &str) {
+    if let Err(error) = repository.store.delete(key).await {
+        tracing::debug!(key, %error, "a snapshot that does not count could not be removed");
+    }
+}
+
+impl catalog::Catalog {
+    /// All entries of one pack.
+    fn entries_of(&self, id: PackId) -> Vec<SegmentEntry> {
+        let mut found = HashMap::new();
+        for entry in self.entries() {
+            if self.packs()[entry.pack as usize].id == id {
+                found.insert(entry.blob.id, *entry);
+            }
+        }
+        found.into_values().collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! Making and opening a repository: `repository.json`, its version and feature gate.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Error, Ids, Repository, Result, keys};
+use crate::format::repository::RepositoryInfo;
+use crate::store::{self, ByteRange, Store};
+
+/// Grace and window of the protocol, written once into `repository.json`; no flag changes them.
+const GRACE_SECONDS: u64 = 24 * 3600;
+const WINDOW_SECONDS: u64 = 12 * 3600;
+
+/// Make a new repository: fails with [`Error::AlreadyThere`] where one is.
+pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
+    match store.head(keys::REPOSITORY).await {
+        Ok(_) => return Err(Error::AlreadyThere { url: store.url().to_owned() }),
+        Err(store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let created = store.list_page(keys::SNAPSHOTS, None).await?.date;
+    let info = RepositoryInfo::new(ids.object(), created, GRACE_SECONDS, WINDOW_SECONDS);
+    let body = Bytes::from(info.to_json().map_err(|source| Error::Encode { source })?);
+    put_repository(&*store, body).await?;
+    // The store is read back: two `init` at once may both have written, and the last one is what counts.
+    open(store, ids).await
+}
+
+/// The only key that is not random: an unknown outcome is settled by writing the same bytes again.
+async fn put_repository(store: &dyn Store, body: Bytes) -> Result<()> {
+    let mut tries = 0;
+    loop {
+        match store.put(keys::REPOSITORY, body.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(store::Error::Unknown { .. }) if tries < 3 => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Open an existing repository: [`Error::NoRepository`] when there is none, a format error when it is too new.
+pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
+    let got = match store.get(keys::REPOSITORY, ByteRange::All).await {
+        Ok(got) => got,
+        Err(store::Error::NotFound { .. }) => return Err(Error::NoRepository { url: store.url().to_owned() }),
+        Err(error) => return Err(error.into()),
+    };
+    let info = RepositoryInfo::from_json(&got.bytes).map_err(|source| Error::damaged(keys::REPOSITORY, source))?;
+    Ok(Repository { store, info: Arc::new(info), ids })
+}
+
+impl Ids {
+    /// Ids from the operating system's randomness.
+    pub fn random() -> Self {
+        Self::new(|| {
+            let mut bytes = [0; 16];
+            // Without randomness nothing here is safe: an id that repeats would overwrite a pack.
+            #[expect(clippy::expect_used, reason = "the operating system always has randomness; without it nothing may be written")]
+            getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+            bytes
+        })
+    }
+}
+
+impl Repository {
+    /// The store's clock now (a request).
+    pub async fn date(&self) -> Result<Timestamp> {
+        Ok(self.store.head(keys::REPOSITORY).await?.date)
+    }
+}

@@ -1,0 +1,82 @@
+//! One ranged GET: fetch, decode each frame once, hash every blob (invariant 12).
+
+use bytes::Bytes;
+
+use super::{Read, Reader};
+use crate::format::frame::FrameDecoder;
+use crate::format::pack::BlobEntry;
+use crate::format::{BlobId, PackId};
+use crate::repo::{Error, Result, keys};
+use crate::store::{self, ByteRange};
+
+/// What a GET brought.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Good blobs.
+    pub(super) blobs: Vec<(BlobId, Bytes)>,
+    /// The pack is not there.
+    pub(super) gone: bool,
+}
+
+impl Reader {
+    /// Do one read; blobs that are not what they should be are noted as bad copies.
+    pub(super) async fn read(&self, read: Read) -> Result<Outcome> {
+        let Read { pack, offset, length, blobs } = read;
+        let range = ByteRange::From { offset, length };
+        let got = match self.repository.store.get(&keys::pack(pack), range).await {
+            Ok(got) => got.bytes,
+            Err(store::Error::NotFound { .. }) => {
+                self.put_aside(pack);
+                for blob in blobs {
+                    self.note_bad(blob.id, pack, "the pack is gone");
+                }
+                return Ok(Outcome { blobs: Vec::new(), gone: true });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let decode = move || decode(&got, offset, &blobs);
+        let decoded = tokio::task::spawn_blocking(decode).await.map_err(|error| Error::Worker(error.to_string()))?;
+        Ok(self.sort_out(pack, decoded))
+    }
+
+    fn sort_out(&self, pack: PackId, decoded: Vec<(BlobId, std::result::Result<Bytes, String>)>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (id, bytes) in decoded {
+            match bytes {
+                Ok(bytes) => outcome.blobs.push((id, bytes)),
+                Err(reason) => self.note_bad(id, pack, &reason),
+            }
+        }
+        outcome
+    }
+}
+
+fn decode(got: &[u8], offset: u64, blobs: &[BlobEntry]) -> Vec<(BlobId, std::result::Result<Bytes, String>)> {
+    let mut decoder = match FrameDecoder::new() {
+        Ok(decoder) => decoder,
+        Err(error) => return blobs.iter().map(|blob| (blob.id, Err(error.to_string()))).collect(),
+    };
+    let mut decoded = Vec::with_capacity(blobs.len());
+    for frame in blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset) {
+        let raw = slice(got, u64::from(frame[0].frame_offset).saturating_sub(offset), frame[0].frame_length)
+            .and_then(|bytes| decoder.decode(bytes).map_err(|error| error.to_string()))
+            .map(Bytes::from);
+        for blob in frame {
+            let bytes = raw.as_ref().map_err(Clone::clone).and_then(|raw| {
+                let start = blob.offset_in_frame as usize;
+                let bytes = slice(raw, u64::from(blob.offset_in_frame), blob.raw_length)?;
+                if BlobId::of(bytes) != blob.id {
+                    return Err("its bytes have another SHA-256".to_owned());
+                }
+                Ok(raw.slice(start..start + bytes.len()))
+            });
+            decoded.push((blob.id, bytes));
+        }
+    }
+    decoded
+}
+
+fn slice(bytes: &[u8], offset: u64, length: u32) -> std::result::Result<&[u8], String> {
+    let start = usize::try_from(offset).map_err(|_| "beyond memory".to_owned())?;
+    bytes.get(start..start.saturating_add(length as usize)).ok_or_else(|| "the pack is cut short".to_owned())
+}

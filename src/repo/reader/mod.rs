@@ -1,0 +1,236 @@
+//! The reader, the writer's mirror: blob ids in, hashed bytes out (rules R2, R3).
+//!
+//! A window of wanted blobs is planned as few ranged GETs, fetched in parallel, decoded once a frame, and every blob
+//! is hashed before it is believed. A pack that is gone is put aside and the index read anew; a damaged copy is passed
+//! over for another one. What is left without any good copy is an error for that blob alone: the caller decides.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+
+use super::catalog::{self, Catalog, Location};
+use super::{Error, Repository, Result, keys};
+use crate::format::list::ListEntry;
+use crate::format::pack::{self, PackTable, TailRead};
+use crate::format::{BlobId, PackId};
+use crate::store::{self, ByteRange};
+
+mod lists;
+mod plan;
+mod fetch;
+
+pub use lists::{ListCursor, Window};
+pub use plan::Read;
+
+/// Rounds of looking for other copies before a blob is given up.
+const ROUNDS_MAX: usize = 4;
+/// First read of a pack's table from its end; most tables fit.
+const TABLE_TAIL_BYTES: u64 = 256 << 10;
+/// Tables that are kept in memory.
+const TABLES_KEPT: usize = 64;
+
+/// A blob that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub id: BlobId,
+    /// Its raw length, as the list says.
+    pub length: u32,
+    /// The pack it was in when the list was written.
+    pub hint: Option<PackId>,
+}
+
+impl From<&ListEntry> for Wanted {
+    fn from(entry: &ListEntry) -> Self {
+        Self { id: entry.id, length: entry.length, hint: Some(entry.pack) }
+    }
+}
+
+/// One session of reading.
+#[derive(Debug)]
+pub struct Reader {
+    repository: Repository,
+    catalog: Mutex<Arc<Catalog>>,
+    /// Packs that answered 404, and copies that were damaged.
+    aside: Mutex<HashSet<PackId>>,
+    bad: Mutex<HashMap<(BlobId, PackId), String>>,
+    tables: Mutex<BTreeMap<PackId, Arc<PackTable>>>,
+    catalog_bytes: usize,
+    connections: usize,
+    window_bytes: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reader {
+    /// Load the index (R2) and begin. A quarter of `memory_bytes` bounds the index, an eighth each of two windows.
+    pub async fn open(repository: &Repository, memory_bytes: u64, connections: usize) -> Result<Self> {
+        let catalog_bytes = usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX);
+        let catalog = catalog::load(repository, catalog_bytes).await?;
+        Ok(Self::with_catalog(repository, Arc::new(catalog), memory_bytes, connections))
+    }
+
+    /// Begin with an index that was loaded already.
+    pub fn with_catalog(repository: &Repository, catalog: Arc<Catalog>, memory_bytes: u64, connections: usize) -> Self {
+        Self {
+            repository: repository.clone(),
+            catalog: Mutex::new(catalog),
+            aside: Mutex::default(),
+            bad: Mutex::default(),
+            tables: Mutex::default(),
+            catalog_bytes: usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX),
+            connections: connections.clamp(1, 32),
+            window_bytes: (memory_bytes / 8).clamp(16 << 20, 256 << 20),
+        }
+    }
+
+    /// The index as it is known now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&lock(&self.catalog))
+    }
+
+    /// Raw bytes that one window may hold.
+    pub fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// Where it reads.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The bytes of every wanted blob, in the order in which they were asked for; each hashed, or an error of its own.
+    ///
+    /// The sum of their lengths is the caller's to bound. An outer error is the store's: nothing can be read at all.
+    pub async fn fetch(&self, wanted: &[Wanted]) -> Result<Vec<Result<Bytes>>> {
+        let mut found: HashMap<BlobId, Bytes> = HashMap::with_capacity(wanted.len());
+        let mut open: Vec<Wanted> = wanted.to_vec();
+        for round in 0..ROUNDS_MAX {
+            let reads = plan::plan(self.locate_all(&open).await?);
+            let mut gone = false;
+            let mut fetches = stream::iter(reads).map(|read| self.read(read)).buffer_unordered(self.connections);
+            while let Some(read) = fetches.next().await {
+                let outcome = read?;
+                gone |= outcome.gone;
+                found.extend(outcome.blobs);
+            }
+            drop(fetches);
+            open.retain(|wanted| !found.contains_key(&wanted.id));
+            if open.is_empty() {
+                break;
+            }
+            if gone || round == 0 {
+                // R3: on 404 that pack is put aside and the index is loaded again.
+                let catalog = catalog::load(&self.repository, self.catalog_bytes).await?;
+                *lock(&self.catalog) = Arc::new(catalog);
+            }
+        }
+        Ok(wanted.iter().map(|wanted| found.get(&wanted.id).cloned().ok_or_else(|| self.lost(wanted))).collect())
+    }
+
+    fn lost(&self, wanted: &Wanted) -> Error {
+        let bad = lock(&self.bad);
+        let mut reasons: Vec<String> =
+            bad.iter().filter(|((id, _), _)| *id == wanted.id).map(|((_, pack), reason)| format!("pack {pack}: {reason}")).collect();
+        reasons.sort();
+        if reasons.is_empty() {
+            reasons.push(match wanted.hint {
+                Some(hint) => format!("no index names it, and pack {hint} does not have it or is gone"),
+                None => "no index names it".to_owned(),
+            });
+        }
+        Error::Lost { id: wanted.id, reason: reasons.join("; ") }
+    }
+
+    /// A good copy of each, from the index or else from the table of the pack that the hint names.
+    async fn locate_all(&self, wanted: &[Wanted]) -> Result<Vec<(Wanted, Location)>> {
+        let mut located = Vec::with_capacity(wanted.len());
+        let catalog = self.catalog();
+        for wanted in wanted {
+            if let Some(location) = self.choose(wanted, catalog.copies(&wanted.id)) {
+                located.push((*wanted, location));
+            } else if let Some(location) = self.by_hint(wanted).await? {
+                located.push((*wanted, location));
+            }
+        }
+        Ok(located)
+    }
+
+    /// The copy to read: not put aside, not known to be damaged, of the right length; in the hinted pack if it is good.
+    fn choose(&self, wanted: &Wanted, copies: Vec<Location>) -> Option<Location> {
+        let (aside, bad) = (lock(&self.aside), lock(&self.bad));
+        let good = |location: &Location| {
+            !aside.contains(&location.pack)
+                && !bad.contains_key(&(wanted.id, location.pack))
+                && location.blob.raw_length == wanted.length
+        };
+        let mut copies = copies.into_iter().filter(good);
+        let first = copies.next()?;
+        if Some(first.pack) == wanted.hint {
+            return Some(first);
+        }
+        Some(copies.find(|location| Some(location.pack) == wanted.hint).unwrap_or(first))
+    }
+
+    async fn by_hint(&self, wanted: &Wanted) -> Result<Option<Location>> {
+        let Some(hint) = wanted.hint else { return Ok(None) };
+        if lock(&self.aside).contains(&hint) {
+            return Ok(None);
+        }
+        let Some(table) = self.table(hint).await? else { return Ok(None) };
+        let copies = table.entries.iter().filter(|blob| blob.id == wanted.id).map(|blob| Location { pack: hint, blob: *blob }).collect();
+        Ok(self.choose(wanted, copies))
+    }
+
+    /// A pack's own table. `None`: the pack is gone or its table is damaged; it is put aside.
+    async fn table(&self, id: PackId) -> Result<Option<Arc<PackTable>>> {
+        if let Some(table) = lock(&self.tables).get(&id) {
+            return Ok(Some(Arc::clone(table)));
+        }
+        match read_table(&self.repository, id).await {
+            Ok(table) => {
+                let table = Arc::new(table);
+                let mut tables = lock(&self.tables);
+                if tables.len() >= TABLES_KEPT {
+                    tables.pop_first();
+                }
+                tables.insert(id, Arc::clone(&table));
+                Ok(Some(table))
+            }
+            Err(Error::Store(store::Error::NotFound { .. }) | Error::Damaged { .. }) => {
+                lock(&self.aside).insert(id);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_aside(&self, pack: PackId) {
+        lock(&self.aside).insert(pack);
+    }
+
+    fn note_bad(&self, id: BlobId, pack: PackId, reason: &str) {
+        lock(&self.bad).insert((id, pack), reason.to_owned());
+    }
+}
+
+/// Read a pack's table from the end of the object: one ranged GET, two for a very large table.
+pub async fn read_table(repository: &Repository, id: PackId) -> Result<PackTable> {
+    let key = keys::pack(id);
+    let mut tail_bytes = TABLE_TAIL_BYTES;
+    loop {
+        let got = repository.store.get(&key, ByteRange::Last(tail_bytes)).await?;
+        match pack::decode_table(&got.bytes, got.object_bytes).map_err(|source| Error::damaged(&key, source))? {
+            TailRead::Table(table) if table.id == id => return Ok(table),
+            TailRead::Table(_) => {
+                let source = crate::format::Error::Damaged { what: "pack table", place: "pack id".into() };
+                return Err(Error::damaged(&key, source));
+            }
+            TailRead::NeedTail(more) => tail_bytes = more,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Reading snapshots: which there are, which count (G4), and which one a name means.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+
+use super::catalog::each_listed;
+use super::{Error, Repository, Result, keys};
+use crate::format::ObjectId;
+use crate::format::snapshot::{self, Snapshot};
+use crate::store::{self, ByteRange, Listed};
+
+/// Snapshots that are fetched at once.
+const SNAPSHOTS_AT_ONCE: usize = 8;
+/// A `time` so much after Last-Modified is not believed.
+const TIME_AHEAD_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// A snapshot as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotKey {
+    /// Its key.
+    pub key: String,
+    /// Its id, from the key.
+    pub id: ObjectId,
+    /// When it landed, by the store's clock.
+    pub last_modified: Timestamp,
+}
+
+/// A snapshot that was read.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Where.
+    pub key: SnapshotKey,
+    /// The document.
+    pub snapshot: Snapshot,
+    /// It landed after its `not_after`: it does not count (G4).
+    pub late: bool,
+}
+
+impl Loaded {
+    /// The time by which `latest` and retention go.
+    pub fn time(&self) -> Timestamp {
+        effective_time(self.snapshot.time, self.key.last_modified)
+    }
+}
+
+/// The document's time, or Last-Modified where the document claims to be more than an hour younger than its object.
+pub fn effective_time(time: Timestamp, last_modified: Timestamp) -> Timestamp {
+    if time.duration_since(last_modified) > TIME_AHEAD_MAX { last_modified } else { time }
+}
+
+/// The keys of all snapshots, in key order (which is the order of their times).
+pub async fn list(repository: &Repository) -> Result<Vec<SnapshotKey>> {
+    let mut found = Vec::new();
+    each_listed(repository, keys::SNAPSHOTS, |Listed { key, last_modified, .. }| {
+        if let Some(id) = keys::snapshot_id(&key) {
+            found.push(SnapshotKey { key, id, last_modified });
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Read one. `None`: it was forgotten meanwhile.
+pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<Loaded>> {
+    let got = match repository.store.get(&key.key, ByteRange::All).await {
+        Ok(got) => got,
+        Err(store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let (snapshot, signed) = snapshot::decode(&got.bytes).map_err(|source| Error::damaged(&key.key, source))?;
+    let late = got.last_modified > signed.not_after;
+    let key = SnapshotKey { last_modified: got.last_modified, ..key.clone() };
+    Ok(Some(Loaded { key, snapshot, late }))
+}
+
+/// Read all; those that cannot be read stand beside, with what is wrong.
+pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(SnapshotKey, Error)>)> {
+    let found = list(repository).await?;
+    let mut loads = stream::iter(found)
+        .map(|key| async move {
+            match load(repository, &key).await {
+                Ok(loaded) => Ok(loaded.map(Ok)),
+                Err(error @ Error::Damaged { .. }) => Ok(Some(Err((key, error)))),
+                Err(error) => Err(error),
+            }
+        })
+        .buffered(SNAPSHOTS_AT_ONCE);
+    let (mut loaded, mut damaged) = (Vec::new(), Vec::new());
+    while let Some(one) = loads.try_next().await? {
+        match one {
+            Some(Ok(snapshot)) => loaded.push(snapshot),
+            Some(Err(error)) => damaged.push(error),
+            None => {}
+        }
+    }
+    loaded.sort_by_key(Loaded::time);
+    Ok((loaded, damaged))
+}
+
+/// The newest snapshot that counts, of this homeserver when one is named. Damaged ones are passed over.
+///
+/// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
+pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
+    let mut found = list(repository).await?;
+    found.sort_by(|a, b| b.key.cmp(&a.key));
+    for key in &found {
+        match load(repository, key).await {
+            Ok(Some(loaded)) if !loaded.late && server_name.is_none_or(|name| name == loaded.snapshot.server_name) => {
+                if loaded.time() == loaded.snapshot.time {
+                    return Ok(Some(loaded));
+                }
+                return newest_of_all(repository, server_name).await;
+            }
+            Ok(_) | Err(Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// As [`newest`], by reading all: for repositories in which a snapshot's time cannot be believed.
+async fn newest_of_all(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
+    let (loaded, _) = load_all(repository).await?;
+    Ok(loaded.into_iter().rev().find(|one| !one.late && server_name.is_none_or(|name| name == one.snapshot.server_name)))
+}
+
+/// The snapshot that `name` means: an id prefix, `latest` or `latest:server_name`. `late` ones only when asked for.
+pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loaded> {
+    if name == "latest" || name.starts_with("latest:") {
+        return find_latest(repository, name, late).await;
+    }
+    let hex = !name.is_empty() && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let found = if hex { list(repository).await? } else { Vec::new() };
+    let mut named = found.iter().filter(|key| key.id.to_string().starts_with(name));
+    let no_snapshot = |hint: &str| Error::NoSnapshot { name: name.to_owned(), url: repository.url().to_owned(), hint: hint.to_owned() };
+    let Some(key) = named.next() else {
+        return Err(no_snapshot("`synapse-backup snapshots` lists them; `latest` is the newest"));
+    };
+    let more = named.count();
+    if more > 0 {
+        return Err(Error::Ambiguous { name: name.to_owned(), count: more + 1 });
+    }
+    let loaded = load(repository, key).await?.ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
+    if loaded.late && !late {
+        return Err(no_snapshot("it landed late and does not count; `--late` reads it all the same"));
+    }
+    Ok(loaded)
+}
+
+async fn find_latest(repository: &Repository, name: &str, late: bool) -> Result<Loaded> {
+    let server_name = name.strip_prefix("latest:");
+    if let Some(loaded) = newest(repository, server_name).await? {
+        return Ok(loaded);
+    }
+    let (loaded, damaged) = load_all(repository).await?;
+    let mut candidates = loaded.into_iter().rev();
+    let newest = candidates.find(|one| server_name.is_none_or(|name| name == one.snapshot.server_name));
+    let hint = match newest {
+        Some(found) if late => return Ok(found),
+        Some(found) => format!("all snapshots are late; the newest is {}: restore it with `--late`", found.snapshot.id),
+        None if !damaged.is_empty() => "there are snapshots, but they are damaged; `synapse-backup verify` names them".to_owned(),
+        None => "`synapse-backup backup` takes one; `synapse-backup snapshots` lists them".to_owned(),
+    };
+    Err(Error::NoSnapshot { name: name.to_owned(), url: repository.url().to_owned(), hint })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_time_ahead_of_its_object_is_not_believed() {
+        let landed: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (time, effective) in [
+            ("2025-12-31T20:00:00Z", "2025-12-31T20:00:00Z"),
+            ("2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:01Z", "2026-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(effective_time(time.parse().unwrap(), landed), effective.parse::<Timestamp>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Gathering the new blobs of one stream into frames, and remembering the order of all its blobs.
+//!
+//! Blobs go in in order; list entries come out in the same order, as soon as it is known in which pack each blob is.
+//! Small blobs for deduplication, large frames for compression: new blobs wait until together they fill a frame.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::claims::{Claim, Placement};
+use super::{Error, Result, Writer};
+use crate::format::list::ListEntry;
+use crate::format::{BLOB_BYTES_MAX, BlobId, FRAME_FILL_BYTES, PackId, PackKind};
+
+/// Entries that wait for a frame that is not full yet; then the frame is sent as it is.
+const WAITING_MAX: usize = 65_536;
+
+#[derive(Debug)]
+enum Place {
+    Known(PackId),
+    Frame(Arc<Placement>),
+}
+
+/// The frames of one stream, or of one level of a list.
+#[derive(Debug)]
+pub(super) struct Gatherer {
+    writer: Writer,
+    kind: PackKind,
+    ids: Vec<BlobId>,
+    blobs: Vec<Bytes>,
+    gathered_bytes: usize,
+    placement: Arc<Placement>,
+    frames: JoinSet<Result<()>>,
+    waiting: VecDeque<(BlobId, u32, Place)>,
+    /// Raw bytes that the repository did not have.
+    pub(super) new_bytes: u64,
+}
+
+impl Gatherer {
+    pub(super) fn new(writer: &Writer, kind: PackKind) -> Self {
+        Self {
+            writer: writer.clone(),
+            kind,
+            ids: Vec::new(),
+            blobs: Vec::new(),
+            gathered_bytes: 0,
+            placement: Arc::default(),
+            frames: JoinSet::new(),
+            waiting: VecDeque::new(),
+            new_bytes: 0,
+        }
+    }
+
+    /// The blobs of one window of the stream, in order.
+    pub(super) async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>) -> Result<()> {
+        let new_before = self.new_bytes;
+        let mut new = Vec::new();
+        for (id, range) in blobs {
+            let length = u32::try_from(range.len()).unwrap_or(u32::MAX);
+            let place = match self.writer.claim(id, &self.placement) {
+                Claim::Known(pack) => Place::Known(pack),
+                Claim::Pending(placement) => Place::Frame(placement),
+                Claim::New => {
+                    self.ids.push(id);
+                    self.gathered_bytes += range.len();
+                    self.new_bytes += range.len() as u64;
+                    new.push(range);
+                    Place::Frame(Arc::clone(&self.placement))
+                }
+            };
+            self.waiting.push_back((id, length, place));
+            if self.gathered_bytes + BLOB_BYTES_MAX / 32 > FRAME_FILL_BYTES {
+                self.keep(window, &mut new, false);
+                self.send().await?;
+            }
+        }
+        // A few new blobs would keep the whole window in memory until their frame is full: they are copied out.
+        let sparse = (self.new_bytes - new_before) < window.len() as u64 / 2;
+        self.keep(window, &mut new, sparse);
+        if self.waiting.len() > WAITING_MAX {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, window: &Bytes, ranges: &mut Vec<Range<usize>>, copy: bool) {
+        let slice = |range: Range<usize>| if copy { Bytes::copy_from_slice(&window[range]) } else { window.slice(range) };
+        self.blobs.extend(ranges.drain(..).map(slice));
+    }
+
+    /// Compress what is gathered, on a blocking thread, and append it to the pack.
+    async fn send(&mut self) -> Result<()> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        while let Some(ended) = self.frames.try_join_next() {
+            ended.map_err(|error| Error::Worker(error.to_string()))??;
+        }
+        let (ids, blobs) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.blobs));
+        let bytes = std::mem::take(&mut self.gathered_bytes);
+        let placement = std::mem::take(&mut self.placement);
+        let (writer, kind) = (self.writer.clone(), self.kind);
+        let encoder = self.writer.clone();
+        // Permission first, then the task: raw and compressed bytes are held until the frame is in its pack.
+        let permit = self.writer.work(2 * bytes).await?;
+        self.frames.spawn(async move {
+            let encode = move || {
+                let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();
+                encoder.encode(&ids, &slices, placement)
+            };
+            let frame = tokio::task::spawn_blocking(encode).await.map_err(|error| Error::Worker(error.to_string()))??;
+            writer.append(kind, vec![frame]).await?;
+            drop(permit);
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// The next entry in order, once it is known in which pack its blob is.
+    pub(super) fn ready(&mut self) -> Option<ListEntry> {
+        let (id, length, place) = self.waiting.front()?;
+        let pack = match place {
+            Place::Known(pack) => *pack,
+            Place::Frame(placement) => placement.pack()?,
+        };
+        let entry = ListEntry { id: *id, length: *length, pack };
+        self.waiting.pop_front();
+        Some(entry)
+    }
+
+    /// Everything gathered is in its pack; afterwards `ready` gives all that is left, but for blobs that another
+    /// stream of this run still holds: then this waits for that stream.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        self.send().await?;
+        while let Some(ended) = self.frames.join_next().await {
+            ended.map_err(|error| Error::Worker(error.to_string()))??;
+        }
+        for (_, _, place) in &self.waiting {
+            if let Place::Frame(placement) = place {
+                self.writer.placed(placement).await?;
+            }
+        }
+        Ok(())
+    }
+}

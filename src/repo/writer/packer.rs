@@ -1,0 +1,295 @@
+//! Filling packs and sending them: one open pack a kind, parts sent while it is still being filled.
+//!
+//! A pack that ends before its first part is full is a single PUT; one of unknown outcome is looked for and, if it is
+//! not there, sent again under a new id (G1). Whatever was begun and not completed is aborted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::claims::Placement;
+use super::{Error, PACK_BYTES, PART_BYTES, Result, STOP_PATIENCE, Writer, lock};
+use crate::format::index::SegmentPack;
+use crate::format::pack::{self, BlobEntry, PackTable};
+use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind};
+use crate::repo::keys;
+use crate::store::{self, PartTag, Store, UploadId};
+
+/// How often a small pack of unknown outcome is sent anew.
+const PUTS_MAX: usize = 5;
+/// Wait before that.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A frame that is ready for a pack.
+#[derive(Debug)]
+pub struct EncodedFrame {
+    bytes: Vec<u8>,
+    blobs: Vec<(BlobId, u32)>,
+    placement: Arc<Placement>,
+}
+
+impl EncodedFrame {
+    #[expect(clippy::cast_possible_truncation, reason = "a blob is at most 8 MiB")]
+    pub(super) fn new(bytes: Vec<u8>, ids: &[BlobId], blobs: &[&[u8]], placement: Arc<Placement>) -> Self {
+        let blobs = ids.iter().zip(blobs).map(|(id, blob)| (*id, blob.len() as u32)).collect();
+        Self { bytes, blobs, placement }
+    }
+}
+
+/// The open pack of one kind.
+#[derive(Debug)]
+pub(super) struct Packer {
+    kind: PackKind,
+    open: Option<OpenPack>,
+    /// The part being filled; kept between packs so that its memory is used again.
+    part: BytesMut,
+}
+
+impl Packer {
+    pub(super) fn new(kind: PackKind) -> Self {
+        Self { kind, open: None, part: BytesMut::new() }
+    }
+}
+
+#[derive(Debug)]
+struct OpenPack {
+    table: PackTable,
+    frames_bytes: u64,
+    parts_sent: u32,
+    upload: Arc<PackUpload>,
+    parts: JoinSet<Option<PartTag>>,
+}
+
+/// The multipart upload of a pack, begun by whichever part comes first.
+#[derive(Debug)]
+pub(super) struct PackUpload {
+    key: String,
+    id: OnceCell<UploadId>,
+}
+
+pub(super) async fn append(writer: &Writer, kind: PackKind, frames: Vec<EncodedFrame>) -> Result<()> {
+    let mut packer = writer.inner.packers[kind as usize - 1].lock().await;
+    for frame in frames {
+        if writer.inner.broken.is_cancelled() {
+            return Err(writer.broken());
+        }
+        let full = packer
+            .open
+            .as_ref()
+            .is_some_and(|open| open.frames_bytes >= PACK_BYTES || open.table.entries.len() + frame.blobs.len() > PACK_BLOBS_MAX);
+        if full {
+            end_pack(writer, &mut packer).await?;
+        }
+        add_frame(writer, &mut packer, &frame);
+        writer.inner.appended.notify_waiters();
+        while packer.part.len() >= PART_BYTES {
+            send_part(writer, &mut packer).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn flush(writer: &Writer, kind: PackKind) -> Result<()> {
+    let mut packer = writer.inner.packers[kind as usize - 1].lock().await;
+    end_pack(writer, &mut packer).await
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB")]
+fn add_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
+    let kind = packer.kind;
+    let open = packer.open.get_or_insert_with(|| {
+        let id = writer.inner.repository.ids.pack();
+        OpenPack {
+            table: PackTable { id, kind, entries: Vec::new() },
+            frames_bytes: 0,
+            parts_sent: 0,
+            upload: Arc::new(PackUpload { key: keys::pack(id), id: OnceCell::new() }),
+            parts: JoinSet::new(),
+        }
+    });
+    frame.placement.set(open.table.id);
+    let mut offset_in_frame = 0;
+    for &(id, raw_length) in &frame.blobs {
+        let (frame_offset, frame_length) = (open.frames_bytes as u32, frame.bytes.len() as u32);
+        open.table.entries.push(BlobEntry { id, frame_offset, frame_length, offset_in_frame, raw_length });
+        offset_in_frame += raw_length;
+    }
+    open.frames_bytes += frame.bytes.len() as u64;
+    if packer.part.capacity() == 0 {
+        packer.part.reserve(PART_BYTES + frame.bytes.len());
+    }
+    packer.part.extend_from_slice(&frame.bytes);
+}
+
+/// Hand one full part to a task of its own; waits for a free upload first, which is what holds producers back.
+async fn send_part(writer: &Writer, packer: &mut Packer) -> Result<()> {
+    let Some(open) = &mut packer.open else { return Ok(()) };
+    let length = packer.part.len().min(PART_BYTES);
+    let permit = upload_permit(writer).await?;
+    // The next part starts in memory of its own, so that this one is given back when it is sent.
+    let rest = BytesMut::from(&packer.part[length..]);
+    let mut full = std::mem::replace(&mut packer.part, rest);
+    full.truncate(length);
+    if !packer.part.is_empty() || open.frames_bytes < PACK_BYTES {
+        packer.part.reserve(PART_BYTES);
+    }
+    open.parts_sent += 1;
+    open.parts.spawn(put_part(writer.clone(), Arc::clone(&open.upload), open.parts_sent, full.freeze(), permit));
+    Ok(())
+}
+
+async fn upload_permit(writer: &Writer) -> Result<OwnedSemaphorePermit> {
+    let uploads: Arc<Semaphore> = Arc::clone(&writer.inner.uploads);
+    tokio::select! {
+        permit = uploads.acquire_owned() => permit.map_err(|_| Error::Worker("the writer is closed".into())),
+        () = writer.inner.broken.cancelled() => Err(writer.broken()),
+    }
+}
+
+/// Send one part; a failure ends the session, and `None` comes back.
+async fn put_part(writer: Writer, upload: Arc<PackUpload>, number: u32, body: Bytes, permit: OwnedSemaphorePermit) -> Option<PartTag> {
+    let store = writer.inner.repository.store();
+    let sent = async {
+        // Not cut short when the session breaks: what was begun must be known, to be aborted.
+        let id = upload.id.get_or_try_init(|| begin(&writer, &upload)).await?;
+        tokio::select! {
+            tag = store.put_part(&upload.key, id, number, body) => tag.map(Some),
+            () = writer.inner.broken.cancelled() => Ok(None),
+        }
+    };
+    let tag = sent.await.unwrap_or_else(|error: store::Error| {
+        writer.fail(error.into());
+        None
+    });
+    drop(permit);
+    tag
+}
+
+/// Begin the upload and write it down, so that `abort_uploads` knows of it whatever happens next.
+async fn begin(writer: &Writer, upload: &PackUpload) -> Result<UploadId, store::Error> {
+    let id = writer.inner.repository.store().create_upload(&upload.key).await?;
+    lock(&writer.inner.open_uploads).insert(upload.key.clone(), id.clone());
+    Ok(id)
+}
+
+fn stopped(key: &str) -> store::Error {
+    store::Error::Failed { action: "PUT", key: key.to_owned(), source: "the run was stopped".into() }
+}
+
+/// Close the open pack: its table, its last part, and a task that completes it and hands its entries to the index.
+async fn end_pack(writer: &Writer, packer: &mut Packer) -> Result<()> {
+    let Some(open) = &packer.open else { return Ok(()) };
+    let table = pack::encode_table(&open.table, open.frames_bytes).map_err(|source| Error::Encode { source })?;
+    packer.part.extend_from_slice(&table);
+    while packer.part.len() > PART_BYTES {
+        send_part(writer, packer).await?;
+    }
+    let Some(open) = packer.open.take() else { return Ok(()) };
+    let permit = upload_permit(writer).await?;
+    let last = std::mem::take(&mut packer.part).freeze();
+    let ending = end(writer.clone(), open, last, table.len() as u64, permit);
+    lock(&writer.inner.tasks).spawn(ending);
+    Ok(())
+}
+
+async fn end(writer: Writer, open: OpenPack, last: Bytes, table_bytes: u64, permit: OwnedSemaphorePermit) {
+    let bytes = open.frames_bytes + table_bytes;
+    let kind = open.table.kind;
+    let provisional = open.table.id;
+    let landed = if open.parts_sent == 0 {
+        put_whole(&writer, open.table, last, permit).await
+    } else {
+        complete(&writer, open, last, bytes, permit).await
+    };
+    let noted = match landed {
+        Ok(table) => {
+            let mut totals = lock(&writer.inner.totals);
+            totals.packs.insert(table.id);
+            if table.id != provisional {
+                totals.renamed.push((provisional, table.id));
+            }
+            drop(totals);
+            let pack = SegmentPack { id: table.id, kind, bytes };
+            writer.inner.segments.add(&writer.inner.repository, pack, table.entries).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = noted {
+        writer.fail(error);
+    }
+}
+
+/// The last part, all the others, and the Complete.
+async fn complete(writer: &Writer, open: OpenPack, last: Bytes, bytes: u64, permit: OwnedSemaphorePermit) -> Result<PackTable> {
+    let OpenPack { table, parts_sent, upload, mut parts, .. } = open;
+    parts.spawn(put_part(writer.clone(), Arc::clone(&upload), parts_sent + 1, last, permit));
+    let mut tags = Vec::new();
+    while let Some(ended) = parts.join_next().await {
+        tags.extend(ended.map_err(|error| Error::Worker(error.to_string()))?);
+    }
+    if tags.len() != parts_sent as usize + 1 {
+        return Err(writer.broken());
+    }
+    tags.sort_by_key(|tag| tag.number);
+    let id = upload.id.get().ok_or_else(|| Error::Worker("an upload without an id".into()))?;
+    writer.inner.repository.store().complete_upload(&upload.key, id, tags, bytes).await?;
+    lock(&writer.inner.open_uploads).remove(&upload.key);
+    Ok(table)
+}
+
+/// A small pack, in one PUT. Of unknown outcome and not there: once more under a new id (G1).
+async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: OwnedSemaphorePermit) -> Result<PackTable> {
+    let store = writer.inner.repository.store();
+    let frames_bytes = body.len() - pack::encoded_table_bytes(table.entries.len());
+    let mut body = body;
+    for _ in 0..PUTS_MAX {
+        let key = keys::pack(table.id);
+        match store.put(&key, body.clone()).await {
+            Ok(_) => {
+                drop(permit);
+                return Ok(table);
+            }
+            Err(store::Error::Unknown { .. }) => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+        if landed(&**store, &key, body.len() as u64).await? {
+            return Ok(table);
+        }
+        table.id = writer.inner.repository.ids.pack();
+        let mut renamed = BytesMut::from(&body[..frames_bytes]);
+        let encoded = pack::encode_table(&table, frames_bytes as u64).map_err(|source| Error::Encode { source })?;
+        renamed.extend_from_slice(&encoded);
+        body = renamed.freeze();
+    }
+    Err(Error::Store(stopped(&keys::pack(table.id))))
+}
+
+async fn landed(store: &dyn Store, key: &str, bytes: u64) -> Result<bool> {
+    match store.head(key).await {
+        Ok(head) => Ok(head.bytes == bytes),
+        Err(store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Abort what was begun and not completed.
+pub(super) async fn abort_uploads(writer: &Writer) {
+    for packer in &writer.inner.packers {
+        let Some(mut open) = packer.lock().await.open.take() else { continue };
+        let ended = async { while open.parts.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
+            open.parts.shutdown().await;
+        }
+    }
+    let uploads = std::mem::take(&mut *lock(&writer.inner.open_uploads));
+    let store = writer.inner.repository.store();
+    let aborts = uploads.iter().map(|(key, id)| async move {
+        if let Err(error) = store.abort_upload(key, id).await {
+            tracing::warn!(key, %error, "an unfinished upload could not be aborted; the store cleans it up, or `prune` does");
+        }
+    });
+    futures::future::join_all(aborts).await;
+}

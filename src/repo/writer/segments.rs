@@ -1,0 +1,117 @@
+//! Writing index segments: every 8 packs or 60 s, and at the end (B2: only packs that were answered are named).
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Result, Writer, lock};
+use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
+use crate::format::pack::BlobEntry;
+use crate::format::{ObjectId, SEGMENT_BYTES_MAX};
+use crate::repo::{Repository, keys};
+use crate::store;
+
+/// Packs that wait for a segment at most.
+const PACKS_PENDING_MAX: usize = 8;
+/// How long a finished pack waits for its segment at most.
+const PENDING_AGE_MAX: Duration = Duration::from_secs(60);
+/// How often a segment of unknown outcome is written anew.
+const PUTS_MAX: usize = 5;
+/// Entries that are put into one segment at most, so that it stays under its limit.
+const ENTRIES_MAX: usize = SEGMENT_BYTES_MAX / 52 - 100_000;
+
+/// Packs that are answered and not yet named by a segment.
+#[derive(Debug)]
+pub(super) struct Segments {
+    run: ObjectId,
+    pending: Mutex<Pending>,
+    stopped: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    packs: Vec<SegmentPack>,
+    entries: Vec<SegmentEntry>,
+    since: Option<Instant>,
+}
+
+impl Segments {
+    pub(super) fn new(run: ObjectId) -> Self {
+        Self { run, pending: Mutex::default(), stopped: CancellationToken::new() }
+    }
+
+    pub(super) fn run(&self) -> ObjectId {
+        self.run
+    }
+
+    /// The ticker ends.
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
+    }
+
+    /// A pack was answered.
+    pub(super) async fn add(&self, repository: &Repository, pack: SegmentPack, entries: Vec<BlobEntry>) -> Result<()> {
+        let due = {
+            let mut pending = lock(&self.pending);
+            #[expect(clippy::cast_possible_truncation, reason = "at most a handful of packs are pending")]
+            let ordinal = pending.packs.len() as u32;
+            pending.packs.push(pack);
+            pending.entries.extend(entries.into_iter().map(|blob| SegmentEntry { pack: ordinal, blob }));
+            pending.since.get_or_insert_with(Instant::now);
+            pending.packs.len() >= PACKS_PENDING_MAX || pending.entries.len() >= ENTRIES_MAX - crate::format::PACK_BLOBS_MAX
+        };
+        if due { self.write(repository).await } else { Ok(()) }
+    }
+
+    /// Write what is pending, if anything.
+    pub(super) async fn write(&self, repository: &Repository) -> Result<()> {
+        let Pending { packs, entries, .. } = std::mem::take(&mut *lock(&self.pending));
+        if packs.is_empty() {
+            return Ok(());
+        }
+        put_segment(repository, Segment { run: self.run, packs, entries }).await
+    }
+
+    fn is_old(&self) -> bool {
+        lock(&self.pending).since.is_some_and(|since| since.elapsed() >= PENDING_AGE_MAX)
+    }
+}
+
+/// Write one segment; of unknown outcome: again under a new key (G1, two segments that say the same do no harm).
+pub async fn put_segment(repository: &Repository, segment: Segment) -> Result<()> {
+    let encoded = tokio::task::spawn_blocking(move || index::encode_segment(segment)).await;
+    let body = Bytes::from(encoded.map_err(|error| Error::Worker(error.to_string()))?.map_err(|source| Error::Encode { source })?);
+    let mut tries = 1;
+    loop {
+        match repository.store.put(&keys::segment(repository.ids.object()), body.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(store::Error::Unknown { .. }) if tries < PUTS_MAX => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A task that writes what has been pending for a minute although no pack came after it.
+pub(super) fn start_ticker(writer: &Writer) {
+    let ticking = writer.clone();
+    let ticker = async move {
+        let segments = &ticking.inner.segments;
+        let mut tick = tokio::time::interval(PENDING_AGE_MAX / 6);
+        loop {
+            tokio::select! {
+                () = segments.stopped.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if segments.is_old()
+                && let Err(error) = segments.write(&ticking.inner.repository).await
+            {
+                ticking.fail(error);
+                return;
+            }
+        }
+    };
+    lock(&writer.inner.tasks).spawn(ticker);
+}

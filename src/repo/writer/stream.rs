@@ -1,0 +1,104 @@
+//! A byte stream of unknown length into blobs: cut by content, hash, gather, and a list of what came of it.
+//!
+//! While one window is hashed on a blocking thread the next is read. The end of the stream is believed only if the
+//! reader says so: an error at the end fails the stream.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinHandle;
+
+use super::gather::Gatherer;
+use super::lists::ListWriter;
+use super::{Error, Result, Writer};
+use crate::format::chunk::Chunker;
+use crate::format::list::List;
+use crate::format::{BlobId, PackKind};
+
+/// Raw bytes that are read, cut and hashed together.
+const WINDOW_BYTES: usize = 2 << 20;
+
+/// What became of a stream.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its blobs.
+    pub list: List,
+    /// Raw bytes.
+    pub read_bytes: u64,
+    /// Raw bytes that the repository did not have.
+    pub new_bytes: u64,
+}
+
+type Hashed = JoinHandle<(Bytes, Vec<(BlobId, Range<usize>)>)>;
+
+impl Writer {
+    /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read.
+    pub async fn store_stream(
+        &self,
+        what: &str,
+        source: &mut (dyn AsyncRead + Send + Unpin),
+        advance: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Stored> {
+        let chunker = Chunker::new(self.inner.repository.info.chunk_sizes).map_err(|source| Error::Encode { source })?;
+        let mut gatherer = Gatherer::new(self, PackKind::Database);
+        let mut list = ListWriter::new(self);
+        let mut buffer = BytesMut::new();
+        let mut hashing: Option<Hashed> = None;
+        let mut read_bytes = 0;
+        loop {
+            let (read, at_end) = fill(source, &mut buffer).await.map_err(|source| Error::Source { what: what.to_owned(), source })?;
+            read_bytes += read as u64;
+            advance(read as u64);
+            let cuts = cut(&chunker, &buffer, at_end);
+            let window = buffer.split_to(cuts.last().map_or(0, |last| last.end)).freeze();
+            if let Some(hashed) = hashing.take() {
+                let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
+                gatherer.push(&window, blobs).await?;
+            }
+            hashing = Some(tokio::task::spawn_blocking(move || hash(window, cuts)));
+            while let Some(entry) = gatherer.ready() {
+                list.push(entry).await?;
+            }
+            if at_end {
+                break;
+            }
+        }
+        if let Some(hashed) = hashing {
+            let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
+            gatherer.push(&window, blobs).await?;
+        }
+        gatherer.finish().await?;
+        while let Some(entry) = gatherer.ready() {
+            list.push(entry).await?;
+        }
+        Ok(Stored { list: list.finish().await?, read_bytes, new_bytes: gatherer.new_bytes })
+    }
+}
+
+/// Read until the window is full or the stream has ended.
+async fn fill(source: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut BytesMut) -> std::io::Result<(usize, bool)> {
+    let before = buffer.len();
+    buffer.reserve(WINDOW_BYTES - before.min(WINDOW_BYTES / 2));
+    while buffer.len() < WINDOW_BYTES {
+        if source.read_buf(buffer).await? == 0 {
+            return Ok((buffer.len() - before, true));
+        }
+    }
+    Ok((buffer.len() - before, false))
+}
+
+fn cut(chunker: &Chunker, data: &[u8], at_end: bool) -> Vec<Range<usize>> {
+    let mut cuts = Vec::new();
+    let mut start = 0;
+    while let Some(length) = chunker.cut(&data[start..], at_end) {
+        cuts.push(start..start + length);
+        start += length;
+    }
+    cuts
+}
+
+fn hash(window: Bytes, cuts: Vec<Range<usize>>) -> (Bytes, Vec<(BlobId, Range<usize>)>) {
+    let blobs = cuts.into_iter().map(|range| (BlobId::of(&window[range.clone()]), range)).collect();
+    (window, blobs)
+}
