@@ -3,17 +3,23 @@
 //! This floor is pure: bytes in, values out, no IO, no clock, no randomness. Every length and count that is read
 //! is checked against its limit before memory is taken. `docs/format.md` specifies every byte.
 
+mod fields;
+mod ids;
+mod octal;
+mod path;
+
 pub mod chunk;
 pub mod frame;
-mod ids;
 pub mod index;
+pub mod keys;
 pub mod list;
 pub mod manifest;
 pub mod pack;
 pub mod repository;
 pub mod snapshot;
 
-pub use ids::{BlobId, ObjectId, PackId};
+pub use ids::{BlobId, ObjectId, PackId, ParseIdError};
+pub use path::ItemPath;
 
 /// The format that this program writes; `repository.json` and every snapshot carry it.
 pub const FORMAT_VERSION: u32 = 1;
@@ -23,12 +29,18 @@ pub const PACK_BYTES_MAX: u64 = 0xffff_ffff;
 pub const PACK_BLOBS_MAX: usize = 65_536;
 /// Raw bytes of a blob, and of a frame.
 pub const BLOB_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one encoded frame: what zstd can make of [`BLOB_BYTES_MAX`] at worst.
+pub const FRAME_BYTES_MAX: usize = BLOB_BYTES_MAX + (BLOB_BYTES_MAX >> 8);
 /// Raw bytes of several small blobs gathered into one frame.
 pub const FRAME_FILL_BYTES: usize = 4 << 20;
 /// One index segment object.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
-/// A snapshot document, uncompressed.
+/// A snapshot document, uncompressed; the snapshot object may be 1 MiB and 1/256 larger.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+/// `repository.json`.
+pub const REPOSITORY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a path in a snapshot or shard.
+pub const PATH_BYTES_MAX: usize = 32_768;
 
 /// What kind of content a pack holds. Config items are files like media and travel in media packs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +52,18 @@ pub enum PackKind {
     Media = 2,
     /// Lists, shards: what deduplication must read.
     Metadata = 3,
+}
+
+impl PackKind {
+    /// The kind that this byte stands for in tables and segments.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Database),
+            2 => Some(Self::Media),
+            3 => Some(Self::Metadata),
+            _ => None,
+        }
+    }
 }
 
 /// Bytes from the bucket that are not what they should be, or a value that no encoding may hold.
@@ -79,6 +103,39 @@ pub enum Error {
         /// The feature's name.
         feature: String,
     },
+    /// A value that no encoding may hold; the caller's doing, not the bucket's.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// The value.
+        what: &'static str,
+        /// Why it cannot be.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Damaged { .. } => Some("`synapse-backup verify --read-data` lists everything that is damaged and what it costs".into()),
+            Self::Version { .. } | Self::Feature { .. } => Some("use the synapse-backup that wrote it, or a newer one".into()),
+            Self::OverLimit { .. } | Self::Invalid { .. } => None,
+        }
+    }
+
+    /// A [`Error::Damaged`]; private shorthand of this floor.
+    fn damaged(what: &'static str, place: impl Into<String>) -> Self {
+        Self::Damaged { what, place: place.into() }
+    }
+}
+
+/// `value` if it is within `limit`.
+fn within(what: &'static str, value: u64, limit: u64) -> Result<u64> {
+    if value > limit {
+        Err(Error::OverLimit { what, value, limit })
+    } else {
+        Ok(value)
+    }
 }
 
 /// What decoding gives.

@@ -1,0 +1,115 @@
+//! The names of objects in the bucket, relative to the repository's prefix, and reading them back from a listing.
+//!
+//! A name that this file does not read is not ours: whoever lists reports it and leaves it alone.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::{Error, ObjectId, PackId, Result};
+
+/// Format, features, chunk sizes.
+pub const REPOSITORY: &str = "repository.json";
+/// All packs begin so.
+pub const PACKS: &str = "packs/";
+/// All index segments begin so.
+pub const INDEX: &str = "index/";
+/// All snapshots begin so.
+pub const SNAPSHOTS: &str = "snapshots/";
+/// All markers of condemned packs begin so.
+pub const CONDEMNED: &str = "condemned/";
+
+/// `packs/0f/0f….zst`
+pub fn pack(id: PackId) -> String {
+    format!("{PACKS}{:02x}/{id}.zst", id.as_bytes()[0])
+}
+
+/// The pack under this key.
+pub fn parse_pack(key: &str) -> Option<PackId> {
+    let id = key.strip_prefix(PACKS)?.get(3..)?.strip_suffix(".zst")?.parse().ok()?;
+    (pack(id) == key).then_some(id)
+}
+
+/// `index/0f….idx`
+pub fn segment(id: ObjectId) -> String {
+    format!("{INDEX}{id}.idx")
+}
+
+/// The segment under this key.
+pub fn parse_segment(key: &str) -> Option<ObjectId> {
+    key.strip_prefix(INDEX)?.strip_suffix(".idx")?.parse().ok()
+}
+
+/// `snapshots/20260723T101112Z-0f….json.zst`: UTC, whole seconds, so that names sort by time.
+pub fn snapshot(time: Timestamp, id: ObjectId) -> Result<String> {
+    let time = time.to_zoned(TimeZone::UTC);
+    if !(0..=9_999).contains(&time.year()) {
+        return Err(Error::Invalid {
+            what: "time of a snapshot",
+            reason: format!("the year {}", time.year()),
+        });
+    }
+    Ok(format!("{SNAPSHOTS}{}-{id}.json.zst", time.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// Time and id of the snapshot under this key.
+pub fn parse_snapshot(key: &str) -> Option<(Timestamp, ObjectId)> {
+    let (text, id) = key.strip_prefix(SNAPSHOTS)?.strip_suffix(".json.zst")?.split_once('-')?;
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
+        .ok()?
+        .to_zoned(TimeZone::UTC)
+        .ok()?
+        .timestamp();
+    let id = id.parse().ok()?;
+    (snapshot(time, id).ok()? == key).then_some((time, id))
+}
+
+/// `condemned/0f…`: the marker of a pack.
+pub fn condemned(id: PackId) -> String {
+    format!("{CONDEMNED}{id}")
+}
+
+/// The pack that this marker condemns.
+pub fn parse_condemned(key: &str) -> Option<PackId> {
+    key.strip_prefix(CONDEMNED)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_back() {
+        let (pack_id, id) = (PackId::from_bytes([0x0f; 16]), ObjectId::from_bytes([0xa0; 16]));
+        let time: Timestamp = "2026-07-23T10:11:12Z".parse().unwrap();
+        assert_eq!(pack(pack_id), "packs/0f/0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f.zst");
+        assert_eq!(parse_pack(&pack(pack_id)), Some(pack_id));
+        assert_eq!(parse_segment(&segment(id)), Some(id));
+        assert_eq!(parse_condemned(&condemned(pack_id)), Some(pack_id));
+        let key = snapshot(time, id).unwrap();
+        assert_eq!(key, "snapshots/20260723T101112Z-a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0.json.zst");
+        assert_eq!(parse_snapshot(&key), Some((time, id)));
+    }
+
+    #[test]
+    fn a_key_that_is_not_ours_is_not_read() {
+        let hex = "0f".repeat(16);
+        for key in [
+            format!("packs/0e/{hex}.zst"),
+            format!("packs/0f/{hex}.zst.age"),
+            "packs/".into(),
+            "packs/é0/x.zst".into(),
+        ] {
+            assert_eq!(parse_pack(&key), None, "{key}");
+        }
+        for key in [
+            format!("snapshots/2026-{hex}.json.zst"),
+            format!("snapshots/20260723T101172Z-{hex}.json.zst"),
+            "snapshots/".into(),
+        ] {
+            assert_eq!(parse_snapshot(&key), None, "{key}");
+        }
+        assert_eq!(parse_segment(&format!("index/{}.idx", hex.to_uppercase())), None);
+        assert_eq!(parse_condemned("condemned/x"), None);
+    }
+}
