@@ -7,10 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Error, Repository, Result, keys};
+use super::{Error, Repository, Result};
 use crate::format::index::{self, Segment, SegmentEntry};
 use crate::format::pack::BlobEntry;
-use crate::format::{BlobId, PackId, PackKind};
+use crate::format::{BlobId, PackId, PackKind, keys};
 use crate::store::{self, ByteRange, Listed};
 
 /// Bytes one index entry takes in memory.
@@ -148,10 +148,10 @@ pub struct Presence {
 pub async fn presence(repository: &Repository) -> Result<Presence> {
     let mut presence = Presence::default();
     each_listed(repository, keys::CONDEMNED, |object| {
-        presence.condemned.extend(keys::pack_of(&object.key));
+        presence.condemned.extend(keys::parse_condemned(&object.key));
     })
     .await?;
-    each_listed(repository, keys::PACKS, |object| match keys::pack_of(&object.key) {
+    each_listed(repository, keys::PACKS, |object| match keys::parse_pack(&object.key) {
         Some(id) => {
             presence.packs.insert(id, object.bytes);
         }

@@ -11,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::{self, Presence};
 use super::writer::put_segment;
-use super::{Error, Repository, Result, keys};
+use super::{Error, Repository, Result};
 use crate::format::index::{Segment, SegmentEntry, SegmentPack};
 use crate::format::snapshot::{self, Snapshot};
-use crate::format::{ObjectId, PackId};
+use crate::format::{ObjectId, PackId, keys};
 use crate::store;
 
 /// How often the check may be made anew before the run gives up.
@@ -131,7 +131,7 @@ pub async fn commit(
         }
         let not_after = checked.base + window;
         let document = finish(repository.ids.object(), &checked.packs);
-        let key = keys::snapshot(document.time, document.id);
+        let key = keys::snapshot(document.time, document.id).map_err(|source| Error::Encode { source })?;
         let body = Bytes::from(snapshot::encode(&document, not_after).map_err(|source| Error::Encode { source })?);
         match repository.store.put(&key, body).await {
             Ok(_) => {}

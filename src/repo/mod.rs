@@ -14,7 +14,7 @@ use crate::store::{self, Store};
 
 pub mod catalog;
 pub mod commit;
-pub mod keys;
+
 pub mod open;
 pub mod reader;
 pub mod snapshots;

@@ -5,13 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Error, Ids, Repository, Result, keys};
+use super::{Error, Ids, Repository, Result};
+use crate::format::keys;
 use crate::format::repository::RepositoryInfo;
 use crate::store::{self, ByteRange, Store};
-
-/// Grace and window of the protocol, written once into `repository.json`; no flag changes them.
-const GRACE_SECONDS: u64 = 24 * 3600;
-const WINDOW_SECONDS: u64 = 12 * 3600;
 
 /// Make a new repository: fails with [`Error::AlreadyThere`] where one is.
 pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
@@ -21,7 +18,7 @@ pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
         Err(error) => return Err(error.into()),
     }
     let created = store.list_page(keys::SNAPSHOTS, None).await?.date;
-    let info = RepositoryInfo::new(ids.object(), created, GRACE_SECONDS, WINDOW_SECONDS);
+    let info = RepositoryInfo::new(ids.object(), created);
     let body = Bytes::from(info.to_json().map_err(|source| Error::Encode { source })?);
     put_repository(&*store, body).await?;
     // The store is read back: two `init` at once may both have written, and the last one is what counts.

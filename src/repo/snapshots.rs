@@ -4,9 +4,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::each_listed;
-use super::{Error, Repository, Result, keys};
-use crate::format::ObjectId;
+use super::{Error, Repository, Result};
 use crate::format::snapshot::{self, Snapshot};
+use crate::format::{ObjectId, keys};
 use crate::store::{self, ByteRange, Listed};
 
 /// Snapshots that are fetched at once.
@@ -52,7 +52,7 @@ pub fn effective_time(time: Timestamp, last_modified: Timestamp) -> Timestamp {
 pub async fn list(repository: &Repository) -> Result<Vec<SnapshotKey>> {
     let mut found = Vec::new();
     each_listed(repository, keys::SNAPSHOTS, |Listed { key, last_modified, .. }| {
-        if let Some(id) = keys::snapshot_id(&key) {
+        if let Some((_, id)) = keys::parse_snapshot(&key) {
             found.push(SnapshotKey { key, id, last_modified });
         }
     })

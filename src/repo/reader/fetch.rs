@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::{Read, Reader};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::BlobEntry;
-use crate::format::{BlobId, PackId};
-use crate::repo::{Error, Result, keys};
+use crate::format::{BlobId, PackId, keys};
+use crate::repo::{Error, Result};
 use crate::store::{self, ByteRange};
 
 /// What a GET brought.

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
 use super::catalog::{self, Catalog, Location};
-use super::{Error, Repository, Result, keys};
+use super::{Error, Repository, Result};
 use crate::format::list::ListEntry;
 use crate::format::pack::{self, PackTable, TailRead};
-use crate::format::{BlobId, PackId};
+use crate::format::{BlobId, PackId, keys};
 use crate::store::{self, ByteRange};
 
 mod lists;

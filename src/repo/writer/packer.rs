@@ -14,8 +14,7 @@ use super::claims::Placement;
 use super::{Error, PACK_BYTES, PART_BYTES, Result, STOP_PATIENCE, Writer, lock};
 use crate::format::index::SegmentPack;
 use crate::format::pack::{self, BlobEntry, PackTable};
-use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind};
-use crate::repo::keys;
+use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind, keys};
 use crate::store::{self, PartTag, Store, UploadId};
 
 /// How often a small pack of unknown outcome is sent anew.
@@ -206,12 +205,7 @@ async fn end(writer: Writer, open: OpenPack, last: Bytes, table_bytes: u64, perm
     };
     let noted = match landed {
         Ok(table) => {
-            let mut totals = lock(&writer.inner.totals);
-            totals.packs.insert(table.id);
-            if table.id != provisional {
-                totals.renamed.push((provisional, table.id));
-            }
-            drop(totals);
+            note_pack(&writer, provisional, table.id);
             let pack = SegmentPack { id: table.id, kind, bytes };
             writer.inner.segments.add(&writer.inner.repository, pack, table.entries).await
         }
@@ -219,6 +213,14 @@ async fn end(writer: Writer, open: OpenPack, last: Bytes, table_bytes: u64, perm
     };
     if let Err(error) = noted {
         writer.fail(error);
+    }
+}
+
+fn note_pack(writer: &Writer, provisional: PackId, id: PackId) {
+    let mut totals = lock(&writer.inner.totals);
+    totals.packs.insert(id);
+    if id != provisional {
+        totals.renamed.push((provisional, id));
     }
 }
 

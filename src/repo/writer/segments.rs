@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Result, Writer, lock};
 use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
-use crate::format::{ObjectId, SEGMENT_BYTES_MAX};
-use crate::repo::{Repository, keys};
+use crate::format::{ObjectId, SEGMENT_BYTES_MAX, keys};
+use crate::repo::Repository;
 use crate::store;
 
 /// Packs that wait for a segment at most.
