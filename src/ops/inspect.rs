@@ -1,11 +1,16 @@
 //! Looking: `snapshots`, `show`, `ls`, `cat`.
 
+use anyhow::Context;
+use futures::stream::StreamExt;
 use serde::Serialize;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::Run;
-use crate::format::snapshot::{Problem, Snapshot};
-use crate::repo::Repository;
+use super::items::{self, Found, stop_if_cancelled};
+use super::{Limits, Run};
+use crate::format::manifest::MediaEntry;
+use crate::format::snapshot::{ConfigKind, Problem, ProblemKind, Snapshot};
+use crate::repo::reader::Reader;
+use crate::repo::{Repository, snapshots};
 
 /// One line of `snapshots`.
 #[derive(Debug, Clone, Serialize)]
@@ -41,8 +46,37 @@ pub struct SnapshotsReport {
 
 /// List the snapshots.
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
-    let _ = (repository, run);
-    anyhow::bail!("being built")
+    let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
+    let snapshots = loaded.iter().map(|one| line(&one.snapshot, one.time().to_string(), one.late)).collect();
+    let problems = damaged.into_iter().map(|(key, error)| Problem {
+        kind: ProblemKind::Damaged,
+        item: key.key,
+        message: format!("{:#}", anyhow::Error::from(error)),
+    });
+    Ok(SnapshotsReport { snapshots, problems: problems.collect() })
+}
+
+fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
+    let media = snapshot.media.as_ref();
+    let streams = snapshot.databases.iter().flat_map(|database| &database.streams).map(|stream| stream.list.bytes);
+    let config = snapshot.config.iter().map(|item| item.bytes);
+    SnapshotLine {
+        id: snapshot.id.to_string(),
+        time,
+        server_name: snapshot.server_name.clone(),
+        tags: snapshot.tags.clone(),
+        late,
+        problems: problem_count(snapshot),
+        bytes: streams.chain(config).sum::<u64>() + media.map_or(0, |media| media.bytes),
+        new_bytes: snapshot.totals.new_bytes,
+        media_files: media.map_or(0, |media| media.files),
+    }
+}
+
+/// Problems of the document and of single media files.
+fn problem_count(snapshot: &Snapshot) -> u64 {
+    let media = snapshot.media.as_ref().map_or(0, |media| media.counts.iter().filter(|(state, _)| *state != "present").map(|(_, count)| count).sum());
+    snapshot.problems.len() as u64 + media
 }
 
 /// What `show` gives: the document itself; with `all_problems` those of single media files too.
@@ -52,14 +86,31 @@ pub struct ShowReport {
     pub snapshot: Snapshot,
     /// It landed too late.
     pub late: bool,
-    /// All problems, when asked for.
+    /// Problems of the document; when asked for, those of single media files too.
     pub problems: Vec<Problem>,
 }
 
 /// One snapshot.
-pub async fn show(repository: &Repository, snapshot: &str, all_problems: bool, run: &Run<'_>) -> anyhow::Result<ShowReport> {
-    let _ = (repository, snapshot, all_problems, run);
-    anyhow::bail!("being built")
+pub async fn show(repository: &Repository, snapshot: &str, all_problems: bool, limits: Limits, run: &Run<'_>) -> anyhow::Result<ShowReport> {
+    let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?;
+    let mut problems = found.snapshot.problems.clone();
+    if let (true, Some(media)) = (all_problems, &found.snapshot.media) {
+        let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+        items::walk_media(&reader, media, b"", run, async |walked| {
+            match walked.entries {
+                Ok(shard) => problems.extend(shard.entries.into_iter().filter_map(media_problem)),
+                Err(error) => problems.push(items::lost_shard(&walked.shard, &error)),
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(ShowReport { snapshot: found.snapshot, late: found.late, problems })
+}
+
+fn media_problem(entry: MediaEntry) -> Option<Problem> {
+    let problem = entry.problem?;
+    Some(Problem { kind: problem.kind, item: items::media_name(&entry.path), message: problem.message })
 }
 
 /// One line of `ls`.
@@ -73,16 +124,49 @@ pub struct ItemLine {
     pub sha256: Option<String>,
 }
 
+/// Where an `ls` line goes.
+pub type LineSink<'a> = &'a mut (dyn FnMut(ItemLine) -> anyhow::Result<()> + Send);
+
 /// List the items whose name begins with `prefix`, in order, one call of `line` each.
 pub async fn ls(
     repository: &Repository,
     snapshot: &str,
     prefix: &str,
+    limits: Limits,
     run: &Run<'_>,
-    line: &mut (dyn FnMut(ItemLine) -> anyhow::Result<()> + Send),
+    line: LineSink<'_>,
 ) -> anyhow::Result<()> {
-    let _ = (repository, snapshot, prefix, run, line);
-    anyhow::bail!("being built")
+    let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
+    let mut small: Vec<ItemLine> = Vec::new();
+    for item in found.config.iter().filter(|item| item.kind == ConfigKind::File) {
+        small.push(ItemLine { name: items::config_name(item), bytes: item.bytes, sha256: item.sha256.map(|id| id.to_string()) });
+    }
+    small.sort_by(|a, b| a.name.cmp(&b.name));
+    for database in &found.databases {
+        for stream in &database.streams {
+            small.push(ItemLine { name: format!("database/{}/{}", database.name, stream.name), bytes: stream.list.bytes, sha256: None });
+        }
+    }
+    for one in small.into_iter().filter(|one| one.name.starts_with(prefix)) {
+        line(one)?;
+    }
+    let media_prefix = match prefix.strip_prefix("media/") {
+        Some(rest) => rest,
+        None if "media/".starts_with(prefix) => "",
+        None => return Ok(()),
+    };
+    let Some(media) = &found.media else { return Ok(()) };
+    let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+    items::walk_media(&reader, media, media_prefix.as_bytes(), run, async |walked| {
+        for entry in walked.entries?.entries {
+            if entry.sha256.is_some() && entry.path.as_bytes().starts_with(media_prefix.as_bytes()) {
+                let sha256 = entry.sha256.map(|id| id.to_string());
+                line(ItemLine { name: items::media_name(&entry.path), bytes: entry.bytes, sha256 })?;
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// One item's bytes into `out`. `item` may be `mxc://server/media_id`.
@@ -90,9 +174,39 @@ pub async fn cat(
     repository: &Repository,
     snapshot: &str,
     item: &str,
+    limits: Limits,
     run: &Run<'_>,
     out: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> anyhow::Result<u64> {
-    let _ = (repository, snapshot, item, run, out);
-    anyhow::bail!("being built")
+    let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
+    let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+    let bytes = match items::find(&reader, &found, item, run).await? {
+        Found::List(list) => {
+            let mut bytes = 0;
+            let mut windows = std::pin::pin!(reader.windows(list));
+            while let Some(window) = run.until_cancelled(async { windows.next().await.transpose() }).await? {
+                for (_, blob) in window {
+                    let blob = blob.with_context(|| format!("read {item}"))?;
+                    out.write_all(&blob).await?;
+                    bytes += blob.len() as u64;
+                }
+            }
+            bytes
+        }
+        Found::Media(entry, wanted) => {
+            if entry.sha256.is_none() {
+                let reason = entry.problem.map_or_else(String::new, |problem| format!(": {}", problem.message));
+                return Err(super::Error::failed(format!("{item} was not saved{reason}"), "an older snapshot may have it").into());
+            }
+            for blob in &wanted {
+                stop_if_cancelled(run)?;
+                for bytes in reader.fetch(std::slice::from_ref(blob)).await? {
+                    out.write_all(&bytes.with_context(|| format!("read {item}"))?).await?;
+                }
+            }
+            entry.bytes
+        }
+    };
+    out.flush().await?;
+    Ok(bytes)
 }

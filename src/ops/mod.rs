@@ -14,6 +14,8 @@ use crate::progress::Progress;
 pub mod backup;
 pub mod doctor;
 pub mod inspect;
+mod items;
+pub mod owners;
 pub mod restore;
 pub mod verify;
 
@@ -24,6 +26,16 @@ pub struct Run<'a> {
     pub progress: &'a dyn Progress,
     /// Cancelled by Ctrl-C or SIGTERM: the verb cleans up and fails with [`ErrorKind::Interrupted`].
     pub cancel: CancellationToken,
+}
+
+impl Run<'_> {
+    /// Wait for `work`, unless the run is cancelled first: then it is dropped, and the verb ends as interrupted.
+    pub(crate) async fn until_cancelled<T, E: Into<anyhow::Error>>(&self, work: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
+        tokio::select! {
+            done = work => done.map_err(Into::into),
+            () = self.cancel.cancelled() => Err(Error::interrupted().into()),
+        }
+    }
 }
 
 /// What a snapshot is made of, for `--only`.

@@ -153,7 +153,7 @@ impl Reader {
         for wanted in wanted {
             if let Some(location) = self.choose(wanted, catalog.copies(&wanted.id)) {
                 located.push((*wanted, location));
-            } else if let Some(location) = self.by_hint(wanted).await? {
+            } else if let Some(location) = self.locate_by_hint(wanted).await? {
                 located.push((*wanted, location));
             }
         }
@@ -176,7 +176,8 @@ impl Reader {
         Some(copies.find(|location| Some(location.pack) == wanted.hint).unwrap_or(first))
     }
 
-    async fn by_hint(&self, wanted: &Wanted) -> Result<Option<Location>> {
+    /// Where the table of the pack that the hint names has it; for what no index names.
+    pub async fn locate_by_hint(&self, wanted: &Wanted) -> Result<Option<Location>> {
         let Some(hint) = wanted.hint else { return Ok(None) };
         if lock(&self.aside).contains(&hint) {
             return Ok(None);

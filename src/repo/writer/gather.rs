@@ -26,7 +26,7 @@ enum Place {
 
 /// The frames of one stream, or of one level of a list.
 #[derive(Debug)]
-pub(super) struct Gatherer {
+pub struct Gatherer {
     writer: Writer,
     kind: PackKind,
     ids: Vec<BlobId>,
@@ -36,11 +36,12 @@ pub(super) struct Gatherer {
     frames: JoinSet<Result<()>>,
     waiting: VecDeque<(BlobId, u32, Place)>,
     /// Raw bytes that the repository did not have.
-    pub(super) new_bytes: u64,
+    pub new_bytes: u64,
 }
 
 impl Gatherer {
-    pub(super) fn new(writer: &Writer, kind: PackKind) -> Self {
+    /// For blobs of this kind.
+    pub fn new(writer: &Writer, kind: PackKind) -> Self {
         Self {
             writer: writer.clone(),
             kind,
@@ -55,7 +56,7 @@ impl Gatherer {
     }
 
     /// The blobs of one window of the stream, in order.
-    pub(super) async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>) -> Result<()> {
+    pub async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>) -> Result<()> {
         let new_before = self.new_bytes;
         let mut new = Vec::new();
         for (id, range) in blobs {
@@ -84,6 +85,12 @@ impl Gatherer {
             self.send().await?;
         }
         Ok(())
+    }
+
+    /// One blob of its own.
+    pub async fn push_one(&mut self, blob: Vec<u8>) -> Result<()> {
+        let (id, length) = (BlobId::of(&blob), blob.len());
+        self.push(&Bytes::from(blob), vec![(id, 0..length)]).await
     }
 
     fn keep(&mut self, window: &Bytes, ranges: &mut Vec<Range<usize>>, copy: bool) {
@@ -120,7 +127,7 @@ impl Gatherer {
     }
 
     /// The next entry in order, once it is known in which pack its blob is.
-    pub(super) fn ready(&mut self) -> Option<ListEntry> {
+    pub fn ready(&mut self) -> Option<ListEntry> {
         let (id, length, place) = self.waiting.front()?;
         let pack = match place {
             Place::Known(pack) => *pack,
@@ -128,12 +135,13 @@ impl Gatherer {
         };
         let entry = ListEntry { id: *id, length: *length, pack };
         self.waiting.pop_front();
+        self.writer.rely(pack);
         Some(entry)
     }
 
     /// Everything gathered is in its pack; afterwards `ready` gives all that is left, but for blobs that another
     /// stream of this run still holds: then this waits for that stream.
-    pub(super) async fn finish(&mut self) -> Result<()> {
+    pub async fn finish(&mut self) -> Result<()> {
         self.send().await?;
         while let Some(ended) = self.frames.join_next().await {
             ended.map_err(|error| Error::Worker(error.to_string()))??;

@@ -3,12 +3,10 @@
 //! A level that stays small enough is the root and goes into the snapshot. Lists are metadata and deduplicate like
 //! everything else: an unchanged run of a stream gives the same list blobs.
 
-use bytes::Bytes;
-
 use super::gather::Gatherer;
 use super::{Result, Writer};
 use crate::format::list::{LIST_ROOT_ENTRIES_MAX, List, ListCutter, ListEntry};
-use crate::format::{BlobId, PackKind};
+use crate::format::PackKind;
 
 /// Writes one list, entry by entry.
 #[derive(Debug)]
@@ -108,25 +106,7 @@ fn unreachable_level() -> Result<List> {
 /// Into metadata packs; gives the entries of those whose place is known by now.
 async fn store(gatherer: &mut Gatherer, blobs: Vec<Vec<u8>>) -> Result<Vec<ListEntry>> {
     for blob in blobs {
-        let (id, length) = (BlobId::of(&blob), blob.len());
-        gatherer.push(&Bytes::from(blob), vec![(id, 0..length)]).await?;
+        gatherer.push_one(blob).await?;
     }
     Ok(std::iter::from_fn(|| gatherer.ready()).collect())
-}
-
-impl Writer {
-    /// Store metadata that is cut already (the lines of a shard list), each piece one blob, and list them.
-    pub async fn store_metadata(&self, pieces: Vec<Vec<u8>>) -> Result<List> {
-        let mut gatherer = Gatherer::new(self, PackKind::Metadata);
-        let mut list = ListWriter::new(self);
-        for piece in pieces {
-            let (id, length) = (BlobId::of(&piece), piece.len());
-            gatherer.push(&Bytes::from(piece), vec![(id, 0..length)]).await?;
-        }
-        gatherer.finish().await?;
-        while let Some(entry) = gatherer.ready() {
-            list.push(entry).await?;
-        }
-        list.finish().await
-    }
 }

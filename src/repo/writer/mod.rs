@@ -32,6 +32,7 @@ mod stream;
 
 pub use budget::Budget;
 pub use claims::{Claim, Placement};
+pub use gather::Gatherer;
 pub use lists::ListWriter;
 pub use packer::EncodedFrame;
 pub use segments::put_segment;
@@ -91,6 +92,8 @@ struct Inner {
     broken: CancellationToken,
     totals: Mutex<Finished>,
     new_bytes: std::sync::atomic::AtomicU64,
+    /// B3: every pack that what was stored relies on.
+    relied: Mutex<BTreeSet<PackId>>,
     /// Multipart uploads that were begun and not completed.
     open_uploads: Mutex<std::collections::HashMap<String, crate::store::UploadId>>,
 }
@@ -123,6 +126,7 @@ impl Writer {
             broken: CancellationToken::new(),
             totals: Mutex::new(Finished::default()),
             new_bytes: std::sync::atomic::AtomicU64::new(0),
+            relied: Mutex::default(),
             open_uploads: Mutex::default(),
         };
         let writer = Self { inner: Arc::new(inner) };
@@ -153,6 +157,24 @@ impl Writer {
     /// A pack that this run may rely on as a hint (B1): named by a segment, in `packs/`, not condemned.
     pub fn usable(&self, pack: PackId) -> bool {
         !self.inner.distrusted.contains(&pack) && self.inner.catalog.pack(pack).is_some_and(super::catalog::CatalogPack::usable)
+    }
+
+    /// B3: remember a pack that the snapshot will rely on.
+    pub fn rely(&self, pack: PackId) {
+        lock(&self.inner.relied).insert(pack);
+    }
+
+    /// B3: all of them, with packs whose id had to change under their real one. Meant for after [`Writer::finish`].
+    pub fn relied(&self) -> BTreeSet<PackId> {
+        let totals = lock(&self.inner.totals);
+        let renamed: std::collections::BTreeMap<PackId, PackId> = totals.renamed.iter().copied().collect();
+        lock(&self.inner.relied).iter().map(|pack| renamed.get(pack).copied().unwrap_or(*pack)).collect()
+    }
+
+    /// The usable pack that holds this blob, if the index or the hint of an earlier list knows one.
+    pub fn known(&self, id: &BlobId, hint: Option<PackId>) -> Option<PackId> {
+        let found = self.inner.catalog.usable(id).map(|location| location.pack).filter(|pack| self.usable(*pack));
+        found.or_else(|| hint.filter(|pack| self.inner.catalog.truncated && self.usable(*pack)))
     }
 
     /// Is this blob to be sent? Exactly one caller is told [`Claim::New`] and must then bring it in the frame whose

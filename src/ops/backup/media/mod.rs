@@ -1,0 +1,174 @@
+//! The media of a backup: rows in, shards out; what did not change is inherited unread.
+//!
+//! The rows of the database snapshot, sorted by path, are cut into groups. A group whose rows give the digest of a shard
+//! of the last snapshot is that shard, without a look at any file. In the others only files whose row is new or has
+//! changed are opened. So neither memory nor the traffic of an ordinary night depends on the number of files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+
+use super::MediaReport;
+use super::spool::Rows;
+use crate::format::manifest::{RowHasher, RowState, ShardCutter};
+use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
+use crate::format::{BlobId, ItemPath};
+use crate::ops::Run;
+use crate::repo::reader::Reader;
+use crate::repo::writer::Writer;
+use crate::synapse::media::MediaRow;
+
+mod build;
+mod previous;
+mod shards;
+
+use build::{Done, Group};
+use previous::Previous;
+use shards::ShardWriter;
+
+/// Groups that are worked on at once.
+const GROUPS_AT_ONCE: usize = 6;
+/// Problems that a report names; the snapshot's shards have all.
+pub(super) const PROBLEMS_NAMED_MAX: usize = 1_000;
+
+/// Which of these media paths the live database still has a row for.
+pub(super) type Recheck<'a> = &'a (dyn Fn(Vec<String>) -> BoxFuture<'a, anyhow::Result<std::collections::HashSet<String>>> + Send + Sync);
+
+/// What the media of a run are told.
+pub(super) struct Task<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) reader: &'a Reader,
+    /// Where files may be, best first; the first is the media store.
+    pub(super) roots: Vec<PathBuf>,
+    /// What a file's owner and mode are when its entry says nothing.
+    pub(super) defaults: Defaults,
+    /// The last snapshot's media, to inherit from.
+    pub(super) previous: Option<&'a Media>,
+    /// Open every file again.
+    pub(super) full: bool,
+    pub(super) included: MediaIncluded,
+    pub(super) recheck: Recheck<'a>,
+    pub(super) run: &'a Run<'a>,
+}
+
+/// Owner and mode of a file whose entry gives none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Defaults {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) owner: Option<String>,
+    pub(super) group: Option<String>,
+}
+
+/// Counts that all groups share.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) report: MediaReport,
+    pub(super) states: BTreeMap<String, u64>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) problem_count: u64,
+    pub(super) read_bytes: u64,
+}
+
+/// What became of the media.
+#[derive(Debug)]
+pub(super) struct StoredMedia {
+    pub(super) media: Media,
+    pub(super) counts: Counts,
+}
+
+impl Task<'_> {
+    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) {
+        let item = format!("media/{path}");
+        self.run.progress.problem(kind.as_str(), &item, &message);
+        let mut counts = counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        counts.problem_count += 1;
+        *counts.states.entry(kind.as_str().to_owned()).or_default() += 1;
+        if counts.problems.len() < PROBLEMS_NAMED_MAX {
+            counts.problems.push(Problem { kind, item, message });
+        }
+    }
+}
+
+/// Send what is new, inherit what is not, and write the manifest.
+pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<StoredMedia> {
+    let counts = Mutex::new(Counts::default());
+    let previous = Previous::new(task.reader, task.previous.filter(|_| !task.full));
+    let groups = stream::unfold(Some((rows, previous)), |state| async {
+        let (mut rows, mut previous) = state?;
+        match next_group(task, &mut rows, &counts) {
+            Ok(None) => None,
+            Ok(Some(mut group)) => match previous.overlapping(&group.first(), &group.last()).await {
+                Ok(overlapping) => {
+                    group.overlapping = overlapping;
+                    Some((Ok(group), Some((rows, previous))))
+                }
+                Err(error) => Some((Err(error), None)),
+            },
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let mut built = std::pin::pin!(
+        groups
+            .map(|group| async {
+                let group = group?;
+                build::build(task, group, &counts).await
+            })
+            .buffered(GROUPS_AT_ONCE)
+    );
+    let mut shards = ShardWriter::new(task.writer);
+    while let Some(done) = built.next().await {
+        match done? {
+            Done::Inherited(shard) => shards.inherit(shard).await?,
+            Done::Built { shard, first, rows, problems, bytes } => shards.push(shard, first, rows, problems, bytes).await?,
+            Done::Empty => {}
+        }
+    }
+    let list = shards.finish().await.context("write the media manifest")?;
+    let counts = counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let defaults = &task.defaults;
+    let media = Media {
+        root: ItemPath::from(task.roots[0].as_path()),
+        mode: Some(defaults.mode),
+        uid: Some(defaults.uid),
+        gid: Some(defaults.gid),
+        owner: defaults.owner.clone(),
+        group: defaults.group.clone(),
+        shards: list,
+        files: counts.report.files,
+        bytes: counts.report.bytes,
+        counts: counts.states.clone(),
+        included: task.included,
+    };
+    Ok(StoredMedia { media, counts })
+}
+
+/// The rows of the next shard.
+fn next_group(task: &Task<'_>, rows: &mut Rows, counts: &Mutex<Counts>) -> anyhow::Result<Option<Group>> {
+    let (mut group, mut cutter, mut hasher) = (Vec::new(), ShardCutter::new(), RowHasher::new());
+    for row in rows.by_ref() {
+        let row = row.context("read the list of media back")?;
+        if row.bad_id {
+            let message = "its media id is not one that Synapse makes; nothing was opened".to_owned();
+            task.problem(counts, ProblemKind::Missing, &row.path, message);
+            continue;
+        }
+        hasher.push(&row.path, &row_state(&row));
+        let ends = cutter.push(&row.path, row.bytes);
+        group.push(row);
+        if ends {
+            break;
+        }
+    }
+    Ok((!group.is_empty()).then(|| Group { rows: group, digest: hasher.finish(), overlapping: Vec::new() }))
+}
+
+/// A row as the manifest remembers it.
+fn row_state(row: &MediaRow) -> RowState {
+    RowState { length: row.bytes, sha256: row.sha256.map(BlobId::from_bytes) }
+}

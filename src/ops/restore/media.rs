@@ -1,0 +1,255 @@
+//! Media back into their store: shard by shard, in coalesced reads, each file under a temporary name until it is whole.
+//!
+//! The files of a few shards are read together in windows of bounded size. A file that is lost or cannot be written is
+//! a problem; the rest is written. Folders are synced once at the end, not once a file.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::plan::Plan;
+use super::write::{self, Ids, Pending};
+use super::{Options, Report};
+use crate::format::BlobId;
+use crate::format::manifest::{MediaEntry, Shard};
+use crate::format::snapshot::{Media, Problem, ProblemKind, Snapshot};
+use crate::ops::items::{self, media_name};
+use crate::ops::{Error, Run, owners};
+use crate::repo::reader::{Reader, Wanted};
+
+/// Mode of a file of which the snapshot says nothing.
+const MODE: u32 = 0o640;
+/// Windows of files that are read and written at once.
+const WINDOWS_AT_ONCE: usize = 2;
+
+/// What all files of a restore share.
+struct Store<'a> {
+    root: PathBuf,
+    media: &'a Media,
+    defaults: Ids,
+    options: &'a Options,
+    is_root: bool,
+}
+
+/// A file and the blobs it is made of.
+struct PlannedFile {
+    entry: MediaEntry,
+    blobs: Vec<Wanted>,
+}
+
+/// How writing one file ended.
+type Written = Result<u64, Problem>;
+
+/// Write all media of the plan.
+pub(super) async fn write(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    options: &Options,
+    report: &mut Report,
+    run: &Run<'_>,
+) -> anyhow::Result<()> {
+    let (Some(root), Some(media)) = (&plan.media, &snapshot.media) else { return Ok(()) };
+    run.progress.stage("media", Some(media.bytes), Some(media.files));
+    let is_root = rustix::process::geteuid().is_root();
+    let (uid, gid) = (media.uid.unwrap_or(0), media.gid.unwrap_or(0));
+    let as_it_was = owners::Owners::default().ids(media.owner.as_deref(), media.group.as_deref(), uid, gid);
+    let defaults = is_root.then(|| options.owner.unwrap_or(as_it_was));
+    let store = Store { root: root.clone(), media, defaults, options, is_root };
+    write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, &error))?;
+    items::walk_media(reader, media, b"", run, async |walked| {
+        match walked.entries {
+            Ok(shard) => write_shard(reader, &store, shard, report, run).await?,
+            Err(error) => note(report, items::lost_shard(&walked.shard, &error), run),
+        }
+        Ok(())
+    })
+    .await?;
+    let root = root.clone();
+    let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(File::open(root)?).map_err(std::io::Error::from)).await?;
+    synced.context("write the media to the disk")?;
+    run.progress.done("media");
+    Ok(())
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> Error {
+    Error::failed(format!("{} cannot be made: {error}", path.display()), "run as root or as the user of Synapse, or restore with --to")
+}
+
+fn note(report: &mut Report, problem: Problem, run: &Run<'_>) {
+    run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
+    report.problems.push(problem);
+}
+
+/// The files of one shard: small ones in windows, large ones as streams.
+async fn write_shard(reader: &Reader, store: &Store<'_>, shard: Shard, report: &mut Report, run: &Run<'_>) -> anyhow::Result<()> {
+    let files: Vec<PlannedFile> = shard
+        .entries
+        .iter()
+        .filter(|entry| entry.sha256.is_some())
+        .map(|entry| PlannedFile { entry: entry.clone(), blobs: items::wanted(&shard, entry) })
+        .collect();
+    let mut windows = stream::iter(windows(files, reader.window_bytes() / 4))
+        .map(|window| write_window(reader, store, window, run))
+        .buffer_unordered(WINDOWS_AT_ONCE);
+    while let Some(written) = windows.try_next().await? {
+        for file in written {
+            match file {
+                Ok(bytes) => {
+                    report.media_files += 1;
+                    report.written_bytes += bytes;
+                }
+                Err(problem) => note(report, problem, run),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Files that together fit a window; one that does not fit any stands alone.
+fn windows(files: Vec<PlannedFile>, bytes_max: u64) -> Vec<Vec<PlannedFile>> {
+    let mut windows: Vec<Vec<PlannedFile>> = Vec::new();
+    let mut bytes = 0;
+    for file in files {
+        bytes += file.entry.bytes;
+        match windows.last_mut() {
+            Some(window) if bytes <= bytes_max => window.push(file),
+            _ => {
+                bytes = file.entry.bytes;
+                windows.push(vec![file]);
+            }
+        }
+    }
+    windows
+}
+
+async fn write_window(reader: &Reader, store: &Store<'_>, window: Vec<PlannedFile>, run: &Run<'_>) -> anyhow::Result<Vec<Written>> {
+    if let [file] = window.as_slice()
+        && file.entry.bytes > reader.window_bytes() / 4
+    {
+        let written = write_large(reader, store, file).await?;
+        run.progress.advance("media", file.entry.bytes, 1);
+        return Ok(vec![written]);
+    }
+    let mut seen = HashSet::new();
+    let wanted: Vec<Wanted> = window.iter().flat_map(|file| &file.blobs).filter(|blob| seen.insert(blob.id)).copied().collect();
+    let fetched = reader.fetch(&wanted).await?;
+    let blobs: HashMap<BlobId, Result<Bytes, String>> = wanted
+        .iter()
+        .zip(fetched)
+        .map(|(wanted, blob)| (wanted.id, blob.map_err(|error| format!("{:#}", anyhow::Error::from(error)))))
+        .collect();
+    let jobs: Vec<_> = window.iter().map(|file| store.job(file, &blobs)).collect();
+    let bytes = window.iter().map(|file| file.entry.bytes).sum();
+    let written = tokio::task::spawn_blocking(move || jobs.into_iter().map(Job::write).collect()).await?;
+    run.progress.advance("media", bytes, window.len() as u64);
+    Ok(written)
+}
+
+/// A file with all its bytes, ready to be written.
+struct Job {
+    place: Place,
+    content: Result<Vec<Bytes>, String>,
+}
+
+/// Where a file goes, and as whose.
+struct Place {
+    name: String,
+    target: Result<PathBuf, String>,
+    mode: u32,
+    ids: Ids,
+}
+
+impl Store<'_> {
+    fn job(&self, file: &PlannedFile, blobs: &HashMap<BlobId, Result<Bytes, String>>) -> Job {
+        let blob = |wanted: &Wanted| blobs.get(&wanted.id).cloned().unwrap_or_else(|| Err("it was not read".into()));
+        Job { place: self.place(&file.entry), content: file.blobs.iter().map(blob).collect() }
+    }
+
+    fn place(&self, entry: &MediaEntry) -> Place {
+        let relative = Path::new(OsStr::from_bytes(entry.path.as_bytes()));
+        let inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        let target = if inside { Ok(self.root.join(relative)) } else { Err("its path leads out of the media store".to_owned()) };
+        let ids = if self.is_root && self.options.owner.is_none() && (entry.uid.is_some() || entry.gid.is_some()) {
+            let (uid, gid) = self.defaults.unwrap_or((0, 0));
+            Some((entry.uid.unwrap_or(uid), entry.gid.unwrap_or(gid)))
+        } else {
+            self.defaults
+        };
+        Place { name: media_name(&entry.path), target, mode: entry.mode.or(self.media.mode).unwrap_or(MODE), ids }
+    }
+}
+
+impl Place {
+    fn problem(&self, kind: ProblemKind, message: String) -> Problem {
+        Problem { kind, item: self.name.clone(), message }
+    }
+
+    fn target(&self) -> Result<&Path, Problem> {
+        self.target.as_deref().map_err(|message| self.problem(ProblemKind::Damaged, message.clone()))
+    }
+
+    fn io(&self, error: &std::io::Error) -> Problem {
+        self.problem(ProblemKind::Unreadable, format!("cannot be written: {error}"))
+    }
+
+    fn begin(&self) -> Result<Pending, Problem> {
+        let target = self.target()?;
+        let begun = write::make_parents(target, self.ids).and_then(|()| Pending::new(target));
+        begun.map_err(|error| self.io(&error))
+    }
+
+    fn finish(&self, pending: Pending) -> Result<(), Problem> {
+        let target = self.target()?;
+        pending.finish(target, self.mode, self.ids, false).map_err(|error| self.io(&error))
+    }
+}
+
+impl Job {
+    fn write(self) -> Written {
+        let content = self.content.map_err(|message| self.place.problem(ProblemKind::Damaged, message))?;
+        let mut pending = self.place.begin()?;
+        let mut bytes = 0;
+        for blob in content {
+            pending.write(&blob).map_err(|error| self.place.io(&error))?;
+            bytes += blob.len() as u64;
+        }
+        self.place.finish(pending)?;
+        Ok(bytes)
+    }
+}
+
+/// A large file, a few blobs at a time.
+async fn write_large(reader: &Reader, store: &Store<'_>, file: &PlannedFile) -> anyhow::Result<Written> {
+    let place = store.place(&file.entry);
+    let mut pending = match place.begin() {
+        Ok(pending) => pending,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let mut bytes = 0;
+    for blobs in file.blobs.chunks(2) {
+        for blob in reader.fetch(blobs).await? {
+            let blob = match blob {
+                Ok(blob) => blob,
+                Err(error) => return Ok(Err(place.problem(ProblemKind::Damaged, format!("{:#}", anyhow::Error::from(error))))),
+            };
+            bytes += blob.len() as u64;
+            let (back, written) = tokio::task::spawn_blocking(move || {
+                let written = pending.write(&blob);
+                (pending, written)
+            })
+            .await?;
+            pending = back;
+            if let Err(error) = written {
+                return Ok(Err(place.io(&error)));
+            }
+        }
+    }
+    Ok(place.finish(pending).map(|()| bytes))
+}

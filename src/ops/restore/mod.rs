@@ -1,0 +1,149 @@
+//! Bringing a homeserver back: plan (pure), check that the targets are empty, load, write, keys last.
+//!
+//! Nothing is merged and nothing is overwritten. The signing key and homeserver.yaml are the last files written, so
+//! that a half restore cannot be started. A database or signing key that is damaged ends the restore; damaged media
+//! and other files are named, and the rest is written.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{Error, Limits, Part, Parts, Run, Tools};
+use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
+use crate::repo::reader::Reader;
+use crate::repo::{Repository, snapshots};
+
+mod advice;
+mod config;
+mod databases;
+mod media;
+mod plan;
+mod targets;
+mod write;
+
+use plan::Plan;
+
+/// Where a database of the snapshot goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseTarget {
+    /// A libpq URL or `key=value` string.
+    ConnInfo(String),
+    /// `NAME=skip`: leave it out.
+    Skip,
+}
+
+/// What a restore is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--to DIR`: everything under here; `None` is back in place.
+    pub to: Option<PathBuf>,
+    /// `--database NAME=CONNINFO`.
+    pub databases: Vec<(String, DatabaseTarget)>,
+    /// Create the databases as Synapse wants them.
+    pub create_database: bool,
+    /// What to bring back.
+    pub parts: Parts,
+    /// `--path-map OLD=NEW`, applied before `to`.
+    pub path_map: Vec<(PathBuf, PathBuf)>,
+    /// The settings' `synapse.path_map`: container path, path here. The restored configuration speaks of the former.
+    pub container_path_map: Vec<(PathBuf, PathBuf)>,
+    /// The settings' `synapse.working_directory`.
+    pub working_directory: Option<PathBuf>,
+    /// Databases from the settings, by name: where they go back to.
+    pub settings_databases: Vec<(String, String)>,
+    /// `--owner USER:GROUP` as ids; `None` takes the snapshot's when root.
+    pub owner: Option<(u32, u32)>,
+    /// Print the plan, write nothing.
+    pub dry_run: bool,
+    /// Take a late snapshot too.
+    pub late: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// PostgreSQL's programs.
+    pub tools: Tools,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Which snapshot.
+    pub snapshot: String,
+    /// Config items written.
+    pub config_items: u64,
+    /// Media files written.
+    pub media_files: u64,
+    /// Bytes of config and media written.
+    pub written_bytes: u64,
+    /// Databases loaded.
+    pub databases: Vec<String>,
+    /// What would be done (dry run), or was done: one line each.
+    pub plan: Vec<String>,
+    /// What to do next, with this server's values.
+    pub next_steps: Vec<String>,
+    /// Damaged or unwritable items (exit code 3 when any).
+    pub problems: Vec<Problem>,
+}
+
+/// Bring a snapshot back. `snapshot` is an id prefix, `latest` or `latest:server_name`.
+pub async fn restore(repository: &Repository, snapshot: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    run.until_cancelled(bring_back(repository, snapshot, options, run)).await
+}
+
+async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    let found = snapshots::find(repository, name, options.late).await?;
+    let snapshot = found.snapshot;
+    let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
+    let plan = plan::plan(&snapshot, options)?;
+    // The small files are read first: without a whole signing key nothing is begun, and the configuration tells
+    // where the databases were.
+    let config = config::read(&reader, &plan).await?;
+    let databases = databases::targets(&snapshot, &plan, &config, options)?;
+    let mut report = Report { snapshot: snapshot.id.to_string(), plan: plan.lines(&databases), ..Report::default() };
+    targets::check_files(&plan, options)?;
+    let loads = databases::check(&databases, options).await?;
+    if options.dry_run {
+        return Ok(report);
+    }
+    for load in loads {
+        report.databases.push(databases::load(&reader, load, options, run).await?);
+    }
+    media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
+    config::write(&plan, config, options, &mut report, run).context("write the configuration")?;
+    report.next_steps = advice::next_steps(&snapshot, options);
+    Ok(report)
+}
+
+/// Is this part wanted?
+fn wants(options: &Options, part: Part) -> bool {
+    options.parts.contains(&part)
+}
+
+/// Written last, so that a half restore cannot be started.
+fn is_last(role: ConfigRole) -> bool {
+    matches!(role, ConfigRole::Homeserver | ConfigRole::SigningKey)
+}
+
+/// The databases that are to be brought back.
+fn wanted_databases<'a>(snapshot: &'a Snapshot, options: &Options) -> Vec<&'a crate::format::snapshot::Database> {
+    if !wants(options, Part::Database) {
+        return Vec::new();
+    }
+    let skipped = |name: &str| options.databases.iter().any(|(other, target)| other == name && *target == DatabaseTarget::Skip);
+    snapshot.databases.iter().filter(|database| !skipped(&database.name)).collect()
+}
+
+/// A database that `--database` names but the snapshot does not have.
+fn check_names(snapshot: &Snapshot, options: &Options) -> Result<(), Error> {
+    for (name, _) in &options.databases {
+        if !snapshot.databases.iter().any(|database| database.name == *name) {
+            let known: Vec<&str> = snapshot.databases.iter().map(|database| database.name.as_str()).collect();
+            let hint = match known.as_slice() {
+                [] => "this snapshot has no database".to_owned(),
+                _ => format!("this snapshot has: {}", known.join(", ")),
+            };
+            return Err(Error::usage(format!("--database: no database `{name}` in snapshot {}", snapshot.id), hint));
+        }
+    }
+    Ok(())
+}

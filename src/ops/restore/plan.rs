@@ -1,0 +1,159 @@
+//! What goes where: pure, from the snapshot document and the options.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::{Options, check_names, wanted_databases, wants};
+use crate::format::ItemPath;
+use crate::format::snapshot::{ConfigItem, ConfigKind, Problem, ProblemKind, Snapshot};
+use crate::ops::items::config_name;
+use crate::ops::{Error, Part};
+
+/// A config item and where it goes.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedItem {
+    pub(super) item: ConfigItem,
+    pub(super) target: PathBuf,
+}
+
+/// The plan.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Directories first, parents before children; then files; links last.
+    pub(super) config: Vec<PlannedItem>,
+    /// Where the media store goes.
+    pub(super) media: Option<PathBuf>,
+    pub(super) media_files: u64,
+    pub(super) media_bytes: u64,
+    /// Items that cannot be put back as they are.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Plan {
+    /// One line for each thing that is done.
+    pub(super) fn lines(&self, databases: &[super::databases::Target]) -> Vec<String> {
+        let mut lines: Vec<String> = databases.iter().map(super::databases::Target::line).collect();
+        if let Some(media) = &self.media {
+            lines.push(format!("write {} media files ({} bytes) to {}", self.media_files, self.media_bytes, media.display()));
+        }
+        lines.extend(self.config.iter().map(|planned| format!("write {}", planned.target.display())));
+        lines
+    }
+}
+
+/// Where everything goes. A usage error when the options cannot be meant.
+pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Plan> {
+    check_names(snapshot, options)?;
+    if options.to.is_some() {
+        check_copy_has_databases(snapshot, options)?;
+    }
+    let mut plan = Plan::default();
+    if wants(options, Part::Config) {
+        plan_config(snapshot, options, &mut plan);
+    }
+    if let (true, Some(media)) = (wants(options, Part::Media), &snapshot.media) {
+        match target(&media.root, options) {
+            Ok(target) => plan.media = Some(target),
+            Err(message) => {
+                return Err(Error::failed(format!("the media store's path {}: {message}", media.root), "--path-map gives it another").into());
+            }
+        }
+        (plan.media_files, plan.media_bytes) = (media.files, media.bytes);
+    }
+    Ok(plan)
+}
+
+/// A copy must not aim at production by accident: every database needs to be told where it goes.
+fn check_copy_has_databases(snapshot: &Snapshot, options: &Options) -> Result<(), Error> {
+    for database in wanted_databases(snapshot, options) {
+        if !options.databases.iter().any(|(name, _)| *name == database.name) {
+            return Err(Error::usage(
+                format!("--to without --database {}=CONNINFO", database.name),
+                format!("say where the copy of the database goes, or leave it out with `--database {}=skip` or `--only config,media`", database.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn plan_config(snapshot: &Snapshot, options: &Options, plan: &mut Plan) {
+    let mut seen: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for item in &snapshot.config {
+        let name = config_name(item);
+        let problem = |kind, message: String| Problem { kind, item: name.clone(), message };
+        if item.kind == ConfigKind::Unknown {
+            plan.problems.push(problem(ProblemKind::NotAFile, "this version does not know what kind of item it is".into()));
+            continue;
+        }
+        match target(&item.path, options) {
+            Err(message) => plan.problems.push(problem(ProblemKind::Damaged, message)),
+            Ok(target) => {
+                if let Some(other) = seen.insert(target.clone(), name.clone()) {
+                    plan.problems.push(problem(ProblemKind::Damaged, format!("it goes to the same place as {other}")));
+                    continue;
+                }
+                plan.config.push(PlannedItem { item: item.clone(), target });
+            }
+        }
+    }
+    let order = |kind: ConfigKind| match kind {
+        ConfigKind::Directory => 0,
+        ConfigKind::File | ConfigKind::Unknown => 1,
+        ConfigKind::Symlink => 2,
+    };
+    plan.config.sort_by(|a, b| (order(a.item.kind), &a.target).cmp(&(order(b.item.kind), &b.target)));
+}
+
+/// Where a stored path goes: `--path-map` first, then under `--to`. Never outside: `..` is refused.
+pub(super) fn target(path: &ItemPath, options: &Options) -> Result<PathBuf, String> {
+    let path = Path::new(OsStr::from_bytes(path.as_bytes()));
+    if !path.is_absolute() {
+        return Err("its path is not absolute".into());
+    }
+    if path.components().any(|part| !matches!(part, Component::RootDir | Component::Normal(_))) {
+        return Err("its path has `..` in it".into());
+    }
+    if path.as_os_str().as_bytes().contains(&0) {
+        return Err("its path has a zero byte in it".into());
+    }
+    let mapped = map(path, &options.path_map);
+    Ok(match &options.to {
+        Some(to) => to.join(mapped.strip_prefix("/").unwrap_or(&mapped)),
+        None => mapped,
+    })
+}
+
+/// The longest old prefix, on component boundaries, is replaced by its new one.
+pub(super) fn map(path: &Path, map: &[(PathBuf, PathBuf)]) -> PathBuf {
+    let best = map.iter().filter(|(old, _)| path.starts_with(old)).max_by_key(|(old, _)| old.components().count());
+    match best {
+        Some((old, new)) => match path.strip_prefix(old) {
+            Ok(rest) if rest.as_os_str().is_empty() => new.clone(),
+            Ok(rest) => new.join(rest),
+            Err(_) => path.to_owned(),
+        },
+        None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_mapping_wins_on_component_boundaries() {
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(old, new)| (PathBuf::from(old), PathBuf::from(new))).collect::<Vec<_>>();
+        let table = pairs(&[("/data", "/srv/synapse"), ("/data/media", "/mnt/media"), ("/etc/a", "/etc/b")]);
+        for (path, expected) in [
+            ("/data/homeserver.yaml", "/srv/synapse/homeserver.yaml"),
+            ("/data/media/local_content", "/mnt/media/local_content"),
+            ("/data/media", "/mnt/media"),
+            ("/database", "/database"),
+            ("/etc/ab", "/etc/ab"),
+        ] {
+            assert_eq!(map(Path::new(path), &table), Path::new(expected), "{path}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Is everything there that the snapshots name, and is it what it should be?
+//!
+//! Structure is checked from the index, the listings and the lists alone; with `read_data` packs are read whole, every
+//! frame is decoded and every blob hashed. What is damaged is told in terms of what is lost: which item, which snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{Limits, Run};
+use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
+use crate::format::{BlobId, PackId};
+use crate::repo::catalog::Catalog;
+use crate::repo::reader::Reader;
+use crate::repo::{Repository, snapshots};
+
+mod packs;
+mod structure;
+
+/// What a verification is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// One snapshot; `None` is all of them.
+    pub snapshot: Option<String>,
+    /// `--read-data[=PERCENT]`: open and hash this share (1 to 100) of the packs.
+    pub read_data_percent: Option<u8>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What was looked at. Any problem is exit code 1.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Snapshots looked at.
+    pub snapshots: u64,
+    /// Packs that they rely on.
+    pub packs: u64,
+    /// Packs that were read whole.
+    pub packs_read: u64,
+    /// Blobs that the snapshots need (counted anew for each).
+    pub blobs: u64,
+    /// Blobs that were read, decompressed and hashed.
+    pub blobs_read: u64,
+    /// What is damaged and what it costs.
+    pub problems: Vec<Problem>,
+}
+
+/// Findings, each with the snapshots that it concerns.
+#[derive(Debug, Default)]
+struct Findings {
+    by_item: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl Findings {
+    fn add(&mut self, item: impl Into<String>, message: impl Into<String>, snapshot: Option<&Snapshot>) {
+        let snapshots = self.by_item.entry((item.into(), message.into())).or_default();
+        snapshots.extend(snapshot.map(|snapshot| snapshot.id.to_string()[..8].to_owned()));
+    }
+
+    fn problems(self) -> Vec<Problem> {
+        let name = |(item, message): (String, String), snapshots: BTreeSet<String>| {
+            let concerned: Vec<String> = snapshots.into_iter().collect();
+            let message = match concerned.as_slice() {
+                [] => message,
+                [one] => format!("{message} (snapshot {one})"),
+                several => format!("{message} (snapshots {})", several.join(", ")),
+            };
+            Problem { kind: ProblemKind::Damaged, item, message }
+        };
+        self.by_item.into_iter().map(|(found, snapshots)| name(found, snapshots)).collect()
+    }
+}
+
+/// Blobs whose copy in a pack was read and is bad.
+type BadCopies = BTreeSet<(PackId, BlobId)>;
+
+/// Check the repository's structure, and with `read_data` every byte.
+pub async fn verify(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    run.until_cancelled(check(repository, options, run)).await
+}
+
+async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    let mut findings = Findings::default();
+    let snapshots = load(repository, options, &mut findings).await?;
+    let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
+    let catalog = reader.catalog();
+    for (key, reason) in &catalog.damaged {
+        findings.add(key.clone(), format!("{reason}; what it names is found by the tables of its packs"), None);
+    }
+    let relied: BTreeSet<PackId> = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
+    structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
+    let mut report = Report { snapshots: snapshots.len() as u64, packs: relied.len() as u64, ..Report::default() };
+    let bad = match options.read_data_percent {
+        Some(percent) => packs::read(repository, &catalog, &relied, percent, &mut report, &mut findings, run).await?,
+        None => BadCopies::new(),
+    };
+    for snapshot in &snapshots {
+        structure::check_snapshot(&reader, snapshot, &bad, &mut report, &mut findings, run)
+            .await
+            .with_context(|| format!("check snapshot {}", snapshot.id))?;
+    }
+    report.problems = findings.problems();
+    for problem in &report.problems {
+        run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
+    }
+    Ok(report)
+}
+
+/// The snapshots to check; those that cannot be read are findings.
+async fn load(repository: &Repository, options: &Options, findings: &mut Findings) -> anyhow::Result<Vec<Snapshot>> {
+    if let Some(name) = &options.snapshot {
+        return Ok(vec![snapshots::find(repository, name, true).await?.snapshot]);
+    }
+    let (loaded, damaged) = snapshots::load_all(repository).await?;
+    for (key, error) in damaged {
+        findings.add(key.key, format!("this snapshot is lost: {:#}", anyhow::Error::from(error)), None);
+    }
+    Ok(loaded.into_iter().map(|one| one.snapshot).collect())
+}
+
+/// Is this blob in a pack that is there, whole and not known to be bad?
+fn good_copy(catalog: &Catalog, id: &BlobId, length: u32, bad: &BadCopies) -> bool {
+    catalog.copies(id).iter().any(|location| {
+        let present = catalog.pack(location.pack).is_some_and(|pack| pack.present_bytes == Some(pack.bytes));
+        present && location.blob.raw_length == length && !bad.contains(&(location.pack, *id))
+    })
+}

@@ -1,0 +1,104 @@
+//! Reading packs whole: every frame is decoded, every blob hashed, and the table compared with the index.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::{BadCopies, Findings, Report};
+use crate::format::frame::FrameDecoder;
+use crate::format::pack::{self, PackTable, TailRead};
+use crate::format::{BlobId, PackId, keys};
+use crate::ops::Run;
+use crate::repo::catalog::Catalog;
+use crate::repo::{Error, Repository};
+use crate::store::{self, ByteRange};
+
+/// Packs that are read at once; each is in memory whole (64 MiB).
+const PACKS_AT_ONCE: usize = 2;
+
+/// What reading a pack came to.
+struct ReadPack {
+    id: PackId,
+    blobs: u64,
+    bad: Vec<(BlobId, String)>,
+    /// The pack as a whole: gone, or its table is damaged.
+    whole: Option<String>,
+}
+
+/// Read a share of the packs. Which ones is decided by their ids, so that the same share is read every time.
+pub(super) async fn read(
+    repository: &Repository,
+    catalog: &Catalog,
+    relied: &BTreeSet<PackId>,
+    percent: u8,
+    report: &mut Report,
+    findings: &mut Findings,
+    run: &Run<'_>,
+) -> anyhow::Result<BadCopies> {
+    let chosen: Vec<PackId> = relied.iter().copied().filter(|id| u32::from(id.as_bytes()[15]) * 100 < u32::from(percent) * 256).collect();
+    let bytes = chosen.iter().filter_map(|id| catalog.pack(*id)).map(|pack| pack.bytes).sum();
+    run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
+    let mut bad = BadCopies::new();
+    let mut reads = stream::iter(chosen).map(|id| read_pack(repository, id)).buffer_unordered(PACKS_AT_ONCE);
+    while let Some(read) = reads.try_next().await? {
+        report.packs_read += 1;
+        report.blobs_read += read.blobs;
+        run.progress.advance("read packs", catalog.pack(read.id).map_or(0, |pack| pack.bytes), 1);
+        if let Some(message) = read.whole {
+            findings.add(format!("packs/{}", read.id), message, None);
+            bad.extend(catalog.entries().iter().filter(|entry| catalog.packs()[entry.pack as usize].id == read.id).map(|entry| (read.id, entry.blob.id)));
+        }
+        if let Some((_, reason)) = read.bad.first() {
+            findings.add(format!("packs/{}", read.id), format!("{} of its blobs are damaged: {reason}", read.bad.len()), None);
+        }
+        bad.extend(read.bad.into_iter().map(|(blob, _)| (read.id, blob)));
+    }
+    run.progress.done("read packs");
+    Ok(bad)
+}
+
+async fn read_pack(repository: &Repository, id: PackId) -> anyhow::Result<ReadPack> {
+    let whole = |message: String| ReadPack { id, blobs: 0, bad: Vec::new(), whole: Some(message) };
+    let got = match repository.store().get(&keys::pack(id), ByteRange::All).await {
+        Ok(got) => got.bytes,
+        Err(store::Error::NotFound { .. }) => return Ok(whole("it is gone".into())),
+        Err(error) => return Err(Error::from(error).into()),
+    };
+    let checked = tokio::task::spawn_blocking(move || check(&got)).await?;
+    Ok(match checked {
+        Ok((blobs, bad)) => ReadPack { id, blobs, bad, whole: None },
+        Err(error) => whole(format!("its table is damaged: {error}")),
+    })
+}
+
+type Checked = (u64, Vec<(BlobId, String)>);
+
+fn check(object: &Bytes) -> Result<Checked, String> {
+    let table = match pack::decode_table(object, object.len() as u64) {
+        Ok(TailRead::Table(table)) => table,
+        Ok(TailRead::NeedTail(_)) => return Err("it is longer than the pack".into()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let PackTable { mut entries, .. } = table;
+    entries.sort_unstable_by_key(|entry| (entry.frame_offset, entry.offset_in_frame));
+    let mut decoder = FrameDecoder::new().map_err(|error| error.to_string())?;
+    let mut bad = Vec::new();
+    for frame in entries.chunk_by(|a, b| a.frame_offset == b.frame_offset) {
+        let start = frame[0].frame_offset as usize;
+        let raw = object
+            .get(start..start + frame[0].frame_length as usize)
+            .ok_or_else(|| "beyond the end of the pack".to_owned())
+            .and_then(|bytes| decoder.decode(bytes).map_err(|error| error.to_string()));
+        for entry in frame {
+            let start = entry.offset_in_frame as usize;
+            let good = raw.as_ref().map(|raw| raw.get(start..start + entry.raw_length as usize).is_some_and(|blob| BlobId::of(blob) == entry.id));
+            match good {
+                Ok(true) => {}
+                Ok(false) => bad.push((entry.id, "its bytes have another SHA-256".into())),
+                Err(reason) => bad.push((entry.id, reason.clone())),
+            }
+        }
+    }
+    Ok((entries.len() as u64, bad))
+}

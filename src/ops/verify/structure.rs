@@ -1,0 +1,166 @@
+//! Structure: every pack that a snapshot names is there and whole, and every blob of every item has a good copy.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+
+use super::{BadCopies, Findings, Report, good_copy};
+use crate::format::PackId;
+use crate::format::list::List;
+use crate::format::snapshot::Snapshot;
+use crate::ops::Run;
+use crate::ops::items::{self, stop_if_cancelled};
+use crate::repo::catalog::{self, Catalog};
+use crate::repo::reader::{ListCursor, Reader, Wanted, read_table};
+use crate::repo::{self, Repository};
+
+/// Raw bytes of a list that are looked at together.
+const STEP_BYTES: u64 = 1 << 30;
+
+/// Packs, from the listings: present, of the right length, named by the index, not foreign.
+pub(super) async fn check_packs(
+    repository: &Repository,
+    catalog: &Catalog,
+    snapshots: &[Snapshot],
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let presence = catalog::presence(repository).await?;
+    let mut tables: BTreeMap<PackId, Option<String>> = BTreeMap::new();
+    for snapshot in snapshots {
+        for id in &snapshot.packs {
+            let message = match (presence.packs.get(id), catalog.pack(*id)) {
+                (None, _) => Some("it is gone".to_owned()),
+                (Some(bytes), Some(pack)) if *bytes != pack.bytes => Some(format!("it has {bytes} bytes instead of {}", pack.bytes)),
+                (Some(_), Some(_)) => None,
+                (Some(_), None) => {
+                    if !tables.contains_key(id) {
+                        tables.insert(*id, unnamed(repository, *id).await?);
+                    }
+                    tables[id].clone()
+                }
+            };
+            if let Some(message) = message {
+                findings.add(format!("packs/{id}"), message, Some(snapshot));
+            }
+        }
+    }
+    for key in presence.foreign {
+        findings.add(key, "this object is not one of ours; it is left alone", None);
+    }
+    Ok(())
+}
+
+/// A pack that no segment names: its own table tells whether anything is lost.
+async fn unnamed(repository: &Repository, id: PackId) -> anyhow::Result<Option<String>> {
+    match read_table(repository, id).await {
+        Ok(table) => Ok(Some(format!("no index segment names it; its {} blobs are found by its own table", table.entries.len()))),
+        Err(error @ repo::Error::Damaged { .. }) => {
+            Ok(Some(format!("no index segment names it and its table is damaged: {:#}", anyhow::Error::from(error))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Every item of a snapshot: dump streams, config items, media.
+pub(super) async fn check_snapshot(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    bad: &BadCopies,
+    report: &mut Report,
+    findings: &mut Findings,
+    run: &Run<'_>,
+) -> anyhow::Result<()> {
+    let mut check = Check { reader, snapshot, bad, report, findings };
+    for database in &snapshot.databases {
+        for stream in &database.streams {
+            check.list(&format!("database/{}/{}", database.name, stream.name), &stream.list, run).await?;
+        }
+    }
+    for item in &snapshot.config {
+        check.list(&items::config_name(item), &item.list, run).await?;
+    }
+    check.media(run).await
+}
+
+struct Check<'a> {
+    reader: &'a Reader,
+    snapshot: &'a Snapshot,
+    bad: &'a BadCopies,
+    report: &'a mut Report,
+    findings: &'a mut Findings,
+}
+
+impl Check<'_> {
+    /// How many of these have no good copy.
+    async fn lost(&mut self, blobs: &[Wanted]) -> anyhow::Result<u64> {
+        let catalog = self.reader.catalog();
+        let mut lost = 0;
+        for blob in blobs {
+            self.report.blobs += 1;
+            if !good_copy(&catalog, &blob.id, blob.length, self.bad) && !self.by_table(blob).await? {
+                lost += 1;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The index does not know it: the table of the pack that its list names may.
+    async fn by_table(&self, blob: &Wanted) -> anyhow::Result<bool> {
+        let located = self.reader.locate_by_hint(blob).await?;
+        Ok(located.is_some_and(|location| !self.bad.contains(&(location.pack, blob.id))))
+    }
+
+    async fn list(&mut self, item: &str, list: &List, run: &Run<'_>) -> anyhow::Result<()> {
+        let mut cursor = ListCursor::new(list);
+        let mut lost = 0;
+        loop {
+            stop_if_cancelled(run)?;
+            match cursor.next(self.reader, STEP_BYTES).await {
+                Ok(leaves) if leaves.is_empty() => break,
+                Ok(leaves) => lost += self.lost(&leaves.iter().map(Wanted::from).collect::<Vec<_>>()).await?,
+                Err(error @ (repo::Error::Lost { .. } | repo::Error::Damaged { .. })) => {
+                    let message = format!("its list is lost: {:#}", anyhow::Error::from(error));
+                    self.findings.add(item, message, Some(self.snapshot));
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if lost > 0 {
+            self.findings.add(item, format!("{lost} of its {} blobs are lost", list.blobs), Some(self.snapshot));
+        }
+        Ok(())
+    }
+
+    async fn media(&mut self, run: &Run<'_>) -> anyhow::Result<()> {
+        let Some(media) = &self.snapshot.media else { return Ok(()) };
+        let reader = self.reader;
+        let walked = items::walk_media(reader, media, b"", run, async |walked| {
+            let shard = match walked.entries {
+                Ok(shard) => shard,
+                Err(error) => {
+                    let problem = items::lost_shard(&walked.shard, &error);
+                    self.findings.add(problem.item, problem.message, Some(self.snapshot));
+                    return Ok(());
+                }
+            };
+            for entry in &shard.entries {
+                let lost = self.lost(&items::wanted(&shard, entry)).await?;
+                if lost > 0 {
+                    let message = format!("{lost} of its {} blobs are lost", entry.blobs.len());
+                    self.findings.add(items::media_name(&entry.path), message, Some(self.snapshot));
+                }
+            }
+            Ok(())
+        })
+        .await
+        .context("walk the media");
+        match walked {
+            Err(error) if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) => {
+                self.findings.add("media", format!("the media list is lost: {:#}", error), Some(self.snapshot));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
