@@ -1,0 +1,271 @@
+//! The order of discovery: configuration, media, databases, files by table, keys, workers, guesses, what the admin adds.
+//!
+//! Everything that is wrong with one file is a finding; only what leaves no homeserver to speak of is an error.
+
+use std::path::{Path, PathBuf};
+
+use super::Options;
+use super::collect::Collector;
+use super::guess;
+use super::load::{Loaded, load, read_bounded, read_yaml, yaml_files};
+use super::paths::{Paths, normalize};
+use super::table::{DATABASES, LIBPQ, Row, TABLE, What, is_no_path, select};
+use super::{databases, media};
+use crate::synapse::keys::{self, KEY_FILE_BYTES_MAX, SigningKey};
+use crate::synapse::yaml::{Kind, Mapping, Value, YAML_BYTES_MAX};
+use crate::synapse::{DatabaseConfig, Engine, Error, FileKind, FindingKind, Homeserver, MediaStore, OldSigningKey, ProviderKind, Role};
+
+/// Follows the configuration of Synapse to everything it names. Reads the disk, changes nothing.
+///
+/// # Errors
+/// When the configuration cannot be read or Synapse would not start with it, when a relative path lacks its beginning,
+/// and for `SQLite` unless `options.allow_sqlite`.
+pub fn discover(options: &Options) -> Result<Homeserver, Error> {
+    let paths = Paths::new(options)?;
+    let mut collector = Collector::new();
+    let loaded = load(options, &mut collector)?;
+    let media = media::read(&loaded.map, &paths, collector.owners())?;
+    exclude_media(&media, &mut collector);
+    let databases = databases::read(&loaded.map, &paths, options.allow_sqlite)?;
+    named_files(&loaded.map, "", &paths, &mut collector)?;
+    let keys = signing_keys(&loaded, &paths, &mut collector)?;
+    home_files(options, &databases, &mut collector)?;
+    for path in guess::candidates(&loaded.map, &paths, options) {
+        collector.guess(&path, "the configuration")?;
+    }
+    workers(options, &loaded, &paths, &mut collector)?;
+    for path in &options.files {
+        collector.tree(&normalize(path), Role::Extra, true, true, "`files`")?;
+    }
+    extra_workers(&paths, &mut collector)?;
+    let (files, findings) = collector.finish()?;
+    Ok(Homeserver {
+        old_signing_keys: old_signing_keys(&loaded.map),
+        server_name: loaded.server_name,
+        config_sources: loaded.sources,
+        files,
+        findings,
+        media,
+        databases,
+        signing_keys: keys.keys,
+        signing_key_missing: keys.missing,
+    })
+}
+
+/// Media are saved as media, wherever else their directory may be named.
+fn exclude_media(media: &MediaStore, collector: &mut Collector) {
+    collector.exclude(&media.path);
+    for provider in &media.providers {
+        if let ProviderKind::FileSystem { directory } = &provider.kind {
+            collector.exclude(directory);
+        }
+    }
+    if media.enable_local_media_storage && !media.path.is_dir() {
+        let message = format!(
+            "the media store {} is not there: are `working_directory` and `path_map` right?",
+            media.path.display()
+        );
+        collector.finding_about(FindingKind::Missing, "media", message);
+    }
+}
+
+/// Every option of the table that is set in `map`; `place` ends the name of the option in messages.
+fn named_files(map: &Mapping, place: &str, paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Error> {
+    // Synapse does not look at the path when the key itself is given.
+    let inline_key = map.get("signing_key").is_some();
+    for row in TABLE.iter().filter(|row| !(inline_key && row.role == Role::SigningKey)) {
+        for (option, value) in select(map, row.option) {
+            named(row, &option, value, place, paths, collector)?;
+        }
+    }
+    for section in DATABASES {
+        for row in LIBPQ {
+            for (option, value) in select(map, &format!("{section}.{}", row.option)) {
+                if !value.as_text().is_some_and(|text| is_no_path(row.option, text)) {
+                    named(row, &option, value, place, paths, collector)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn named(row: &Row, option: &str, value: &Value, place: &str, paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Error> {
+    if !value.is_true() {
+        return Ok(());
+    }
+    let Some(text) = value.as_text() else {
+        let problem = format!("is {}, not a path", value.type_name());
+        return Err(Error::Option {
+            option: option.to_owned(),
+            problem,
+        });
+    };
+    let path = paths.resolve(option, text)?;
+    let why = format!("`{option}`{place}");
+    match row.what {
+        What::File => collector.file(&path, row.role, row.secret, &why).map(|_| ()),
+        What::Directory => collector.tree(&path, row.role, row.secret, false, &why),
+    }
+}
+
+struct Keys {
+    keys: Vec<SigningKey>,
+    missing: bool,
+}
+
+/// The public halves, and the default place of the file: beside the last configuration file.
+fn signing_keys(loaded: &Loaded, paths: &Paths<'_>, collector: &mut Collector) -> Result<Keys, Error> {
+    if let Some(inline) = loaded.map.get("signing_key") {
+        let keys = inline.as_text().and_then(|text| keys::parse(text.as_bytes(), None).ok());
+        let keys = keys.ok_or_else(|| Error::Option {
+            option: "signing_key".into(),
+            problem: "is not `ed25519 <version> <key>`".into(),
+        })?;
+        return Ok(Keys { keys, missing: false });
+    }
+    let path = if let Some(path) = loaded.map.get_set("signing_key_path") {
+        paths.resolve("signing_key_path", path.as_text().unwrap_or_default())?
+    } else {
+        let path = default_key(&loaded.config_dir, loaded);
+        collector.file(&path, Role::SigningKey, true, "the default of `signing_key_path`")?;
+        path
+    };
+    let bytes = match read_bounded(&path, KEY_FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return Ok(Keys {
+                keys: Vec::new(),
+                missing: error.kind() == std::io::ErrorKind::NotFound,
+            });
+        }
+    };
+    let keys = keys::parse(&bytes, Some(&path)).unwrap_or_else(|error| {
+        collector.finding(FindingKind::Damaged, &path, format!("it is the signing key, but {error}"));
+        Vec::new()
+    });
+    Ok(Keys { keys, missing: false })
+}
+
+fn default_key(directory: &Path, loaded: &Loaded) -> PathBuf {
+    directory.join(format!("{}.signing.key", loaded.server_name))
+}
+
+fn old_signing_keys(map: &Mapping) -> Vec<OldSigningKey> {
+    let entries = map
+        .get("old_signing_keys")
+        .and_then(Value::as_map)
+        .into_iter()
+        .flat_map(Mapping::iter);
+    let key = |(id, value): (&Value, &Value)| {
+        let value = value.as_map()?;
+        let expired_ms = match value.get("expired_ts").map(|value| &value.kind) {
+            Some(Kind::Int(number)) => number.as_i64(),
+            _ => None,
+        };
+        Some(OldSigningKey {
+            key_id: id.as_text()?.to_owned(),
+            public_key: value.get("key")?.as_text()?.to_owned(),
+            expired_ms,
+        })
+    };
+    entries.filter_map(key).collect()
+}
+
+/// What libpq reads by itself from the home directory of Synapse's user.
+fn home_files(options: &Options, databases: &[DatabaseConfig], collector: &mut Collector) -> Result<(), Error> {
+    let Some(home) = options.home.as_deref().map(normalize) else {
+        return Ok(());
+    };
+    if !databases.iter().any(|database| matches!(database.engine, Engine::Postgres { .. })) {
+        return Ok(());
+    }
+    let own = [
+        (".pgpass", true),
+        (".pg_service.conf", true),
+        (".postgresql/postgresql.key", true),
+        (".postgresql/postgresql.crt", false),
+        (".postgresql/root.crt", false),
+        (".postgresql/root.crl", false),
+    ];
+    own.iter()
+        .try_for_each(|(name, secret)| collector.optional(&home.join(name), Role::Database, *secret, "libpq"))
+}
+
+/// The files of workers in `workers/` beside the configuration, as in Synapse's documentation of systemd and Docker.
+fn workers(options: &Options, loaded: &Loaded, paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Error> {
+    let mut directories: Vec<PathBuf> = options
+        .config
+        .iter()
+        .filter_map(|path| Some(normalize(path).parent()?.join("workers")))
+        .collect();
+    directories.sort();
+    directories.dedup();
+    for directory in directories
+        .iter()
+        .filter(|directory| directory.is_dir() && !options.config.contains(directory))
+    {
+        let files = match yaml_files(directory) {
+            Ok(files) => files,
+            Err(error) => {
+                collector.finding(FindingKind::Unreadable, directory, format!("it cannot be listed: {error}"));
+                continue;
+            }
+        };
+        for path in files.iter().filter(|path| !loaded.sources.contains(path)) {
+            match read_yaml(path) {
+                Ok(value) if !is_worker(&value) => {}
+                Ok(value) => {
+                    collector.file(path, Role::Worker, true, "its place in `workers`")?;
+                    worker(path, &value, paths, collector)?;
+                }
+                Err(Error::Yaml { problem, .. }) => {
+                    collector.file(path, Role::Worker, true, "its place in `workers`")?;
+                    collector.finding(FindingKind::Damaged, path, format!("what it names is not followed: {problem}"));
+                }
+                Err(error) => collector.finding(FindingKind::Unreadable, path, error.to_string()),
+            }
+        }
+        // A worker of a server without `signing_key_path` looks for the key beside its own file.
+        if loaded.map.get_set("signing_key_path").is_none() {
+            collector.optional(&default_key(directory, loaded), Role::SigningKey, true, "a worker")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_worker(value: &Value) -> bool {
+    value.as_map().is_some_and(|map| map.get_set("worker_app").is_some())
+}
+
+/// A worker's file is merged after all others, so it may hold any option. A bad one must not stop the backup: it may be
+/// left over from a worker that is gone.
+fn worker(path: &Path, value: &Value, paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Error> {
+    let Some(map) = value.as_map() else { return Ok(()) };
+    match named_files(map, &format!(" in {}", path.display()), paths, collector) {
+        Err(error @ (Error::Option { .. } | Error::Relative { .. })) => {
+            collector.finding(FindingKind::Damaged, path, format!("not all that it names is followed: {error}"));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Among the files that the admin adds there may be those of workers, under any path.
+fn extra_workers(paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Error> {
+    let is_candidate = |path: &Path, bytes: u64| path.extension().is_some_and(|end| end == "yaml") && bytes <= YAML_BYTES_MAX as u64;
+    let candidates: Vec<PathBuf> = collector
+        .items()
+        .filter(|item| item.role == Role::Extra && item.kind == FileKind::File && is_candidate(&item.path, item.bytes))
+        .map(|item| item.path.clone())
+        .collect();
+    for path in candidates {
+        if let Ok(value) = read_yaml(&path)
+            && is_worker(&value)
+        {
+            collector.file(&path, Role::Worker, true, "`files`")?;
+            worker(&path, &value, paths, collector)?;
+        }
+    }
+    Ok(())
+}
