@@ -235,29 +235,29 @@ fn values_are_checked_even_where_the_digest_is_right() {
 }
 
 #[test]
-fn a_seal_of_a_later_version_may_be_longer_but_not_another() {
+fn a_trailer_of_a_later_version_may_be_longer_but_not_another() {
     let object = golden_hex("snapshot.json.zst.hex");
-    let seal = object.len() - 64;
+    let trailer = object.len() - 64;
     let mut longer = object[..object.len() - 32].to_vec();
     longer.extend_from_slice(b"a signature");
-    longer[seal + 4..seal + 8].copy_from_slice(&(56_u32 + 11).to_le_bytes());
+    longer[trailer + 4..trailer + 8].copy_from_slice(&(56_u32 + 11).to_le_bytes());
     let end = longer.len();
     longer.extend_from_slice(&[0; 32]);
     let longer = forged(&longer, 0, &[], end);
     assert_eq!(snapshot::decode(&longer), snapshot::decode(&object));
-    let newer = snapshot::decode(&forged(&object, seal + 16, &[2], object.len() - 32));
+    let newer = snapshot::decode(&forged(&object, trailer + 16, &[2], object.len() - 32));
     assert!(
         matches!(
             newer,
             Err(Error::Version {
-                what: "snapshot seal",
+                what: "snapshot trailer",
                 found: 2,
                 supported: 1
             })
         ),
         "{newer:?}"
     );
-    let late = snapshot::decode(&forged(&object, seal + 20, &[0xff; 7], object.len() - 32));
+    let late = snapshot::decode(&forged(&object, trailer + 20, &[0xff; 7], object.len() - 32));
     assert!(matches!(late, Err(Error::Damaged { .. })), "{late:?}");
 }
 

@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn a_moment_is_read_back_from_the_seal(second in -100_000_000_000_i64..200_000_000_000, nanosecond in 0_i32..1_000_000_000) {
+    fn a_moment_is_read_back_from_the_trailer(second in -100_000_000_000_i64..200_000_000_000, nanosecond in 0_i32..1_000_000_000) {
         let not_after = jiff::Timestamp::new(second, 0).unwrap() + jiff::SignedDuration::new(0, nanosecond);
         let (read, signed) = snapshot::decode(&snapshot::encode(&values::snapshot(), not_after).unwrap()).unwrap();
         prop_assert_eq!((read, signed.not_after), (values::snapshot(), not_after));
