@@ -88,11 +88,18 @@ impl FrameEncoder {
         for blob in blobs {
             let mut input = InBuffer::around(blob);
             while input.pos() < blob.len() {
+                let before = (input.pos(), out.pos());
                 self.context.compress_stream(&mut out, &mut input).map_err(refused_by_zstd)?;
+                must_move(before != (input.pos(), out.pos()))?;
             }
         }
-        // The buffer has room for the worst case; a step that gains nothing is an error of zstd's (`dstSize_tooSmall`) and ends the loop.
-        while self.context.end_stream(&mut out).map_err(refused_by_zstd)? > 0 {}
+        loop {
+            let before = out.pos();
+            if self.context.end_stream(&mut out).map_err(refused_by_zstd)? == 0 {
+                break;
+            }
+            must_move(before != out.pos())?;
+        }
         Ok(())
     }
 }
@@ -164,6 +171,18 @@ fn no_memory() -> Error {
     Error::Invalid {
         what: "zstd",
         reason: "no memory for its tables".into(),
+    }
+}
+
+/// The buffer has room for the worst case that zstd documents. Were it full all the same, this ends the loop.
+fn must_move(moved: bool) -> Result<()> {
+    if moved {
+        Ok(())
+    } else {
+        Err(Error::Invalid {
+            what: "zstd",
+            reason: "a frame outgrew its bound".into(),
+        })
     }
 }
 

@@ -196,7 +196,9 @@ fn entry_of(line: LineIn, packs: usize) -> std::result::Result<MediaEntry, &'sta
 /// What cannot be about the content of an entry.
 fn wrong_content(entry: &MediaEntry, packs: usize) -> Option<&'static str> {
     let lengths = entry.blobs.iter().map(|blob| u64::from(blob.length));
-    if entry
+    if entry.path.as_bytes().len() > PATH_BYTES_MAX {
+        Some("the path is too long")
+    } else if entry
         .blobs
         .iter()
         .any(|blob| blob.length == 0 || blob.length as usize > BLOB_BYTES_MAX)

@@ -1,6 +1,6 @@
-//! The bytes of a snapshot object: the document's frame, then the seal frame with `not_after` and the closing SHA-256.
+//! The bytes of a snapshot object: the document's frame, then the trailer with `not_after` and the closing SHA-256.
 //!
-//! The seal stands outside the document so that it can grow a signature over it. It says nothing about age encryption,
+//! The trailer stands outside the document so that it can grow a signature over it. It says nothing about age encryption,
 //! which goes around the whole object.
 
 use jiff::Timestamp;
@@ -14,13 +14,13 @@ use super::{SNAPSHOT, Snapshot};
 
 /// zstd skippable frame, nibble C.
 const SKIPPABLE_MAGIC: [u8; 4] = 0x184d_2a5c_u32.to_le_bytes();
-const SEAL_MAGIC: &[u8; 8] = b"SBKSNAPS";
-const SEAL_VERSION: u32 = 1;
+const TRAILER_MAGIC: &[u8; 8] = b"SBKSNAPS";
+const TRAILER_VERSION: u32 = 1;
 const DIGEST_BYTES: usize = 32;
 /// Magic, version, seconds, nanoseconds, SHA-256.
-const SEAL_CONTENT_BYTES: u32 = 8 + 4 + 8 + 4 + 32;
-/// Bytes of a seal frame that are read at most: room for what later versions add.
-const SEAL_BYTES_MAX: usize = 1 << 20;
+const TRAILER_CONTENT_BYTES: u32 = 8 + 4 + 8 + 4 + 32;
+/// Bytes of a trailer that are read at most: room for what later versions add.
+const TRAILER_BYTES_MAX: usize = 1 << 20;
 /// zstd level of the document: it is small, and read more often than written.
 const LEVEL: i32 = 6;
 
@@ -44,15 +44,15 @@ pub fn encode(snapshot: &Snapshot, not_after: Timestamp) -> Result<Vec<u8>> {
     snapshot.validate().map_err(|error| invalid(error.to_string()))?;
     let document = serde_json::to_vec(snapshot).map_err(|error| invalid(error.to_string()))?;
     let mut object = FrameEncoder::new(LEVEL)?.encode_within(&[&document], SNAPSHOT_BYTES_MAX)?;
-    // A timestamp's parts have one sign; the seal's nanoseconds always count forward.
+    // A timestamp's parts have one sign; the trailer's nanoseconds always count forward.
     let nanosecond = not_after.as_nanosecond();
     let (second, subsecond) = (nanosecond.div_euclid(1_000_000_000), nanosecond.rem_euclid(1_000_000_000));
     let second = i64::try_from(second).map_err(|_| invalid("not_after is out of range".into()))?;
     let subsecond = u32::try_from(subsecond).map_err(|_| invalid("not_after is out of range".into()))?;
     object.extend_from_slice(&SKIPPABLE_MAGIC);
-    object.extend_from_slice(&SEAL_CONTENT_BYTES.to_le_bytes());
-    object.extend_from_slice(SEAL_MAGIC);
-    object.extend_from_slice(&SEAL_VERSION.to_le_bytes());
+    object.extend_from_slice(&TRAILER_CONTENT_BYTES.to_le_bytes());
+    object.extend_from_slice(TRAILER_MAGIC);
+    object.extend_from_slice(&TRAILER_VERSION.to_le_bytes());
     object.extend_from_slice(&second.to_le_bytes());
     object.extend_from_slice(&subsecond.to_le_bytes());
     let digest: [u8; DIGEST_BYTES] = Sha256::digest(&object).into();
@@ -62,32 +62,32 @@ pub fn encode(snapshot: &Snapshot, not_after: Timestamp) -> Result<Vec<u8>> {
 
 /// The snapshot that this object is. The digest over the whole object is checked before the document is read.
 pub fn decode(object: &[u8]) -> Result<(Snapshot, Signed)> {
-    let object_bytes_max = SNAPSHOT_BYTES_MAX + (SNAPSHOT_BYTES_MAX >> 8) + SEAL_BYTES_MAX;
+    let object_bytes_max = SNAPSHOT_BYTES_MAX + (SNAPSHOT_BYTES_MAX >> 8) + TRAILER_BYTES_MAX;
     within("bytes of a snapshot", object.len() as u64, object_bytes_max as u64)?;
-    let (frame, seal) = object.split_at(first_frame_bytes(SNAPSHOT, object)?);
-    let mut fields = Fields::new("snapshot seal", seal);
+    let (frame, trailer) = object.split_at(first_frame_bytes(SNAPSHOT, object)?);
+    let mut fields = Fields::new("snapshot trailer", trailer);
     fields.expect("skippable magic", &SKIPPABLE_MAGIC)?;
     let content = fields.u32("skippable length")?;
-    if content as usize != seal.len() - 8 || content < SEAL_CONTENT_BYTES || seal.len() > SEAL_BYTES_MAX {
-        return Err(Error::damaged("snapshot seal", "byte 4: skippable length"));
+    if content as usize != trailer.len() - 8 || content < TRAILER_CONTENT_BYTES || trailer.len() > TRAILER_BYTES_MAX {
+        return Err(Error::damaged("snapshot trailer", "byte 4: skippable length"));
     }
     let (before, digest) = object.split_at(object.len() - DIGEST_BYTES);
     if <[u8; DIGEST_BYTES]>::from(Sha256::digest(before)) != digest {
         return Err(Error::damaged(SNAPSHOT, "its closing SHA-256"));
     }
-    fields.expect("magic", SEAL_MAGIC)?;
+    fields.expect("magic", TRAILER_MAGIC)?;
     let version = fields.u32("version")?;
-    if version != SEAL_VERSION {
+    if version != TRAILER_VERSION {
         return Err(Error::Version {
-            what: "snapshot seal",
+            what: "snapshot trailer",
             found: version,
-            supported: SEAL_VERSION,
+            supported: TRAILER_VERSION,
         });
     }
     let (second, subsecond) = (fields.i64("not_after")?, fields.u32("not_after")?);
     let subsecond = i32::try_from(subsecond).ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000);
     let not_after = subsecond.and_then(|nanoseconds| Timestamp::new(second, nanoseconds).ok());
-    let not_after = not_after.ok_or_else(|| Error::damaged("snapshot seal", "byte 20: not_after"))?;
+    let not_after = not_after.ok_or_else(|| Error::damaged("snapshot trailer", "byte 20: not_after"))?;
     let document = FrameDecoder::new()?.decode_within(SNAPSHOT, frame, SNAPSHOT_BYTES_MAX)?;
     Ok((parse(&document)?, Signed { not_after }))
 }
