@@ -22,10 +22,10 @@ pub mod progress;
 
 pub mod format;
 pub mod store;
-//pub mod synapse;
+pub mod synapse;
 
 pub mod repo;
 
-//pub mod ops;
+pub mod ops;
 
 //pub mod cli;

@@ -4,6 +4,8 @@
 //! own it is an object with one of these keys; media entries and config items hold the key themselves. What a path *means*, and whether it may be written to, is decided above this floor.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -64,6 +66,12 @@ impl From<&str> for ItemPath {
 impl From<String> for ItemPath {
     fn from(text: String) -> Self {
         Self(text.into_bytes())
+    }
+}
+
+impl From<&Path> for ItemPath {
+    fn from(path: &Path) -> Self {
+        Self(path.as_os_str().as_bytes().to_vec())
     }
 }
 

@@ -1,10 +1,17 @@
 //! Is everything in place for tonight's backup?
 
-use serde::Serialize;
+use anyhow::Context;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use super::{Run, Tools};
-use crate::repo::Repository;
-use crate::synapse::Homeserver;
+use super::connect::{self, Source};
+use super::{Run, Tools as ToolOptions};
+use crate::repo::{Repository, snapshots};
+use crate::store::ByteRange;
+use crate::synapse::postgres::Tools;
+use crate::synapse::postgres::snapshot::Snapshot as Moment;
+use crate::synapse::{Homeserver, ProviderKind};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -35,7 +42,9 @@ pub struct Check {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// PostgreSQL's programs.
-    pub tools: Tools,
+    pub tools: ToolOptions,
+    /// This machine's clock.
+    pub now: Timestamp,
     /// Further databases from the settings.
     pub databases: Vec<(String, String)>,
 }
@@ -47,6 +56,9 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
+/// How far the local clock may be from the store's before somebody should look.
+const CLOCK_SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
+
 /// Look at everything a backup needs. What could not be opened is given as the error it ended with.
 pub async fn doctor(
     repository: Result<Repository, anyhow::Error>,
@@ -54,6 +66,199 @@ pub async fn doctor(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Report> {
-    let _ = (repository, homeserver, options, run);
-    anyhow::bail!("being built")
+    let mut report = Report::default();
+    run.until_cancelled(async {
+        check_configuration(&homeserver, &mut report);
+        if let Ok(homeserver) = &homeserver {
+            check_databases(homeserver, options, &mut report).await;
+            check_media(homeserver, &mut report);
+        }
+        check_store(repository, options, &mut report).await;
+        anyhow::Ok(())
+    })
+    .await?;
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, name: &str, verdict: Verdict, message: impl Into<String>, cure: Option<String>) {
+        self.checks.push(Check {
+            name: name.to_owned(),
+            verdict,
+            message: message.into(),
+            cure,
+        });
+    }
+
+    fn ok(&mut self, name: &str, message: impl Into<String>) {
+        self.add(name, Verdict::Ok, message, None);
+    }
+
+    fn error(&mut self, name: &str, error: &anyhow::Error) {
+        self.add(name, Verdict::Failure, format!("{error:#}"), super::hint_of(error));
+    }
+}
+
+fn check_configuration(homeserver: &Result<Homeserver, anyhow::Error>, report: &mut Report) {
+    let homeserver = match homeserver {
+        Ok(homeserver) => homeserver,
+        Err(error) => return report.error("configuration", error),
+    };
+    let files = homeserver.files.len();
+    report.ok(
+        "configuration",
+        format!("{}: {files} files, links and folders to save", homeserver.server_name),
+    );
+    for finding in homeserver.findings.iter().filter(|finding| finding.kind.is_problem()) {
+        let message = format!("{}: {}", finding.item.escape_debug(), finding.message);
+        report.add(
+            "configuration",
+            Verdict::Warning,
+            message,
+            Some("mend the path, or remove the option that names it".into()),
+        );
+    }
+    if homeserver.signing_key_missing {
+        let cure = "find it: Synapse makes itself a new identity when it starts without its key";
+        report.add("signing key", Verdict::Failure, "it is not there", Some(cure.into()));
+    } else {
+        let keys: Vec<&str> = homeserver.signing_keys.iter().map(|key| key.key_id.as_str()).collect();
+        report.ok("signing key", keys.join(", "));
+    }
+}
+
+async fn check_databases(homeserver: &Homeserver, options: &Options, report: &mut Report) {
+    let tools = match connect::tools(&options.tools).await {
+        Ok(tools) => tools,
+        Err(error) => return report.error("PostgreSQL programs", &error),
+    };
+    let sources = match connect::sources(homeserver, &options.databases, &options.tools) {
+        Ok(sources) => sources,
+        Err(error) => return report.error("databases", &error),
+    };
+    for source in sources {
+        let name = format!("database {}", source.name);
+        match check_database(&source, &tools).await {
+            Ok((message, collation)) => {
+                report.ok(&name, message);
+                if source.name.starts_with("synapse") && collation != "C" {
+                    let cure = "Synapse wants collation C: dump it and load it into a database made with --locale=C".to_owned();
+                    report.add(&name, Verdict::Warning, format!("its collation is {collation}"), Some(cure));
+                }
+            }
+            Err(error) => report.error(&name, &error),
+        }
+    }
+}
+
+/// Reachable, dumpable by a pg_dump of this machine, and every table readable; gives what was found and the collation.
+async fn check_database(source: &Source, tools: &Tools) -> anyhow::Result<(String, String)> {
+    // Exporting a moment takes the locks and looks at the rights that a dump needs.
+    let mut moment = Moment::export(&source.info, tools, DOCTOR_LOCK_SECONDS).await?;
+    let server = moment.session.server().clone();
+    let pg_dump = tools.pg_dump(server.version())?;
+    let collation: Collation = moment.session.one("the collation", COLLATION).await?;
+    let tables = moment.tables().len();
+    moment.close().await;
+    let message = format!(
+        "PostgreSQL {}, {tables} tables, dumped by {} {}",
+        server.version,
+        pg_dump.path.display(),
+        pg_dump.version
+    );
+    Ok((message, collation.collation))
+}
+
+#[derive(Deserialize)]
+struct Collation {
+    collation: String,
+}
+
+const COLLATION: &str = "SELECT datcollate AS collation FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+/// A doctor does not wait long for locks.
+const DOCTOR_LOCK_SECONDS: u64 = 10;
+
+fn check_media(homeserver: &Homeserver, report: &mut Report) {
+    let media = &homeserver.media;
+    match std::fs::read_dir(&media.path) {
+        Ok(_) => report.ok("media store", media.path.display().to_string()),
+        Err(error) if media.enable_local_media_storage => {
+            let cure = "set `synapse.working_directory` or `synapse.path_map`, and run as a user who may read it".to_owned();
+            report.add(
+                "media store",
+                Verdict::Failure,
+                format!("{}: {error}", media.path.display()),
+                Some(cure),
+            );
+        }
+        Err(_) => report.ok("media store", "nothing is stored locally"),
+    }
+    for provider in &media.providers {
+        let (name, verdict, cure) = match &provider.kind {
+            ProviderKind::FileSystem { directory } => (directory.display().to_string(), Verdict::Ok, None),
+            ProviderKind::S3(s3) => (format!("bucket {}", s3.bucket), Verdict::Warning, Some(NO_PROVIDER)),
+            ProviderKind::Other { module } => (module.clone(), Verdict::Warning, Some(NO_PROVIDER)),
+        };
+        report.add("media provider", verdict, name, cure.map(str::to_owned));
+    }
+}
+
+const NO_PROVIDER: &str = "media that are only there are not saved by this version; each is recorded as missing";
+
+async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Options, report: &mut Report) {
+    let repository = match repository {
+        Ok(repository) => repository,
+        Err(error) => return report.error("repository", &error),
+    };
+    report.ok("repository", format!("{} ({})", repository.url(), repository.info().id));
+    match probe(&repository).await {
+        Ok(date) => {
+            report.ok("store", "an object was written, read back, listed and deleted");
+            check_clock(date, options.now, report);
+        }
+        Err(error) => report.error("store", &error),
+    }
+    match snapshots::newest(&repository, None).await {
+        Ok(Some(newest)) => report.ok("newest snapshot", newest.time().to_string()),
+        Ok(None) => report.add(
+            "newest snapshot",
+            Verdict::Warning,
+            "there is none",
+            Some("`synapse-backup backup` takes one".into()),
+        ),
+        Err(error) => report.error("newest snapshot", &error.into()),
+    }
+}
+
+fn check_clock(date: Timestamp, now: Timestamp, report: &mut Report) {
+    let skew = date.duration_since(now).abs();
+    if skew > CLOCK_SKEW_MAX {
+        let cure = "set the clock: stores refuse requests whose time is off by more than a quarter of an hour".to_owned();
+        report.add(
+            "clock",
+            Verdict::Warning,
+            format!("it is {}s away from the store's", skew.as_secs()),
+            Some(cure),
+        );
+    } else {
+        report.ok("clock", "it agrees with the store's");
+    }
+}
+
+/// Write, read back, list, delete: under `probe/`, with a fresh id.
+async fn probe(repository: &Repository) -> anyhow::Result<Timestamp> {
+    let store = repository.store();
+    let id = repository.ids().object();
+    let key = format!("probe/{id}");
+    let body = Bytes::from(format!("synapse-backup doctor {id}"));
+    let date = store.put(&key, body.clone()).await.context("write")?.date;
+    let got = store.get(&key, ByteRange::All).await.context("read back")?;
+    anyhow::ensure!(got.bytes == body, "what was read back is not what was written");
+    let page = store.list_page("probe/", None).await.context("list")?;
+    anyhow::ensure!(
+        page.objects.iter().any(|object| object.key == key),
+        "what was written does not appear in the listing"
+    );
+    store.delete(&key).await.context("delete")?;
+    Ok(date)
 }

@@ -47,18 +47,28 @@ pub struct SnapshotsReport {
 /// List the snapshots.
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
-    let snapshots = loaded.iter().map(|one| line(&one.snapshot, one.time().to_string(), one.late)).collect();
+    let snapshots = loaded
+        .iter()
+        .map(|one| line(&one.snapshot, one.time().to_string(), one.late))
+        .collect();
     let problems = damaged.into_iter().map(|(key, error)| Problem {
         kind: ProblemKind::Damaged,
         item: key.key,
         message: format!("{:#}", anyhow::Error::from(error)),
     });
-    Ok(SnapshotsReport { snapshots, problems: problems.collect() })
+    Ok(SnapshotsReport {
+        snapshots,
+        problems: problems.collect(),
+    })
 }
 
 fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
     let media = snapshot.media.as_ref();
-    let streams = snapshot.databases.iter().flat_map(|database| &database.streams).map(|stream| stream.list.bytes);
+    let streams = snapshot
+        .databases
+        .iter()
+        .flat_map(|database| &database.streams)
+        .map(|stream| stream.list.bytes);
     let config = snapshot.config.iter().map(|item| item.bytes);
     SnapshotLine {
         id: snapshot.id.to_string(),
@@ -75,7 +85,14 @@ fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
 
 /// Problems of the document and of single media files.
 fn problem_count(snapshot: &Snapshot) -> u64 {
-    let media = snapshot.media.as_ref().map_or(0, |media| media.counts.iter().filter(|(state, _)| *state != "present").map(|(_, count)| count).sum());
+    let media = snapshot.media.as_ref().map_or(0, |media| {
+        media
+            .counts
+            .iter()
+            .filter(|(state, _)| *state != "present")
+            .map(|(_, count)| count)
+            .sum()
+    });
     snapshot.problems.len() as u64 + media
 }
 
@@ -91,11 +108,19 @@ pub struct ShowReport {
 }
 
 /// One snapshot.
-pub async fn show(repository: &Repository, snapshot: &str, all_problems: bool, limits: Limits, run: &Run<'_>) -> anyhow::Result<ShowReport> {
+pub async fn show(
+    repository: &Repository,
+    snapshot: &str,
+    all_problems: bool,
+    limits: Limits,
+    run: &Run<'_>,
+) -> anyhow::Result<ShowReport> {
     let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?;
     let mut problems = found.snapshot.problems.clone();
     if let (true, Some(media)) = (all_problems, &found.snapshot.media) {
-        let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+        let reader = run
+            .until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections))
+            .await?;
         items::walk_media(&reader, media, b"", run, async |walked| {
             match walked.entries {
                 Ok(shard) => problems.extend(shard.entries.into_iter().filter_map(media_problem)),
@@ -105,12 +130,20 @@ pub async fn show(repository: &Repository, snapshot: &str, all_problems: bool, l
         })
         .await?;
     }
-    Ok(ShowReport { snapshot: found.snapshot, late: found.late, problems })
+    Ok(ShowReport {
+        snapshot: found.snapshot,
+        late: found.late,
+        problems,
+    })
 }
 
 fn media_problem(entry: MediaEntry) -> Option<Problem> {
     let problem = entry.problem?;
-    Some(Problem { kind: problem.kind, item: items::media_name(&entry.path), message: problem.message })
+    Some(Problem {
+        kind: problem.kind,
+        item: items::media_name(&entry.path),
+        message: problem.message,
+    })
 }
 
 /// One line of `ls`.
@@ -139,12 +172,20 @@ pub async fn ls(
     let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
     let mut small: Vec<ItemLine> = Vec::new();
     for item in found.config.iter().filter(|item| item.kind == ConfigKind::File) {
-        small.push(ItemLine { name: items::config_name(item), bytes: item.bytes, sha256: item.sha256.map(|id| id.to_string()) });
+        small.push(ItemLine {
+            name: items::config_name(item),
+            bytes: item.bytes,
+            sha256: item.sha256.map(|id| id.to_string()),
+        });
     }
     small.sort_by(|a, b| a.name.cmp(&b.name));
     for database in &found.databases {
         for stream in &database.streams {
-            small.push(ItemLine { name: format!("database/{}/{}", database.name, stream.name), bytes: stream.list.bytes, sha256: None });
+            small.push(ItemLine {
+                name: format!("database/{}/{}", database.name, stream.name),
+                bytes: stream.list.bytes,
+                sha256: None,
+            });
         }
     }
     for one in small.into_iter().filter(|one| one.name.starts_with(prefix)) {
@@ -156,12 +197,18 @@ pub async fn ls(
         None => return Ok(()),
     };
     let Some(media) = &found.media else { return Ok(()) };
-    let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+    let reader = run
+        .until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections))
+        .await?;
     items::walk_media(&reader, media, media_prefix.as_bytes(), run, async |walked| {
         for entry in walked.entries?.entries {
             if entry.sha256.is_some() && entry.path.as_bytes().starts_with(media_prefix.as_bytes()) {
                 let sha256 = entry.sha256.map(|id| id.to_string());
-                line(ItemLine { name: items::media_name(&entry.path), bytes: entry.bytes, sha256 })?;
+                line(ItemLine {
+                    name: items::media_name(&entry.path),
+                    bytes: entry.bytes,
+                    sha256,
+                })?;
             }
         }
         Ok(())
@@ -179,7 +226,9 @@ pub async fn cat(
     out: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> anyhow::Result<u64> {
     let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
-    let reader = run.until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections)).await?;
+    let reader = run
+        .until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections))
+        .await?;
     let bytes = match items::find(&reader, &found, item, run).await? {
         Found::List(list) => {
             let mut bytes = 0;

@@ -72,14 +72,32 @@ async fn walk_shards(
     prefix: &[u8],
     each: &mut impl AsyncFnMut(WalkedShard) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let ends: Vec<Option<ItemPath>> = shards.iter().skip(1).map(|shard| Some(shard.first.clone())).chain([next.cloned()]).collect();
-    let chosen: Vec<ShardRef> =
-        shards.into_iter().zip(ends).filter(|(shard, end)| may_hold(shard, end.as_ref(), prefix)).map(|(shard, _)| shard).collect();
-    let wanted: Vec<Wanted> =
-        chosen.iter().map(|shard| Wanted { id: shard.blob, length: shard.length, hint: Some(shard.pack) }).collect();
+    let ends: Vec<Option<ItemPath>> = shards
+        .iter()
+        .skip(1)
+        .map(|shard| Some(shard.first.clone()))
+        .chain([next.cloned()])
+        .collect();
+    let chosen: Vec<ShardRef> = shards
+        .into_iter()
+        .zip(ends)
+        .filter(|(shard, end)| may_hold(shard, end.as_ref(), prefix))
+        .map(|(shard, _)| shard)
+        .collect();
+    let wanted: Vec<Wanted> = chosen
+        .iter()
+        .map(|shard| Wanted {
+            id: shard.blob,
+            length: shard.length,
+            hint: Some(shard.pack),
+        })
+        .collect();
     for (shard, blob) in chosen.into_iter().zip(reader.fetch(&wanted).await?) {
         let entries = blob.and_then(|bytes| {
-            decode_shard(&bytes).map_err(|source| repo::Error::Damaged { key: format!("shard {}", shard.blob), source })
+            decode_shard(&bytes).map_err(|source| repo::Error::Damaged {
+                key: format!("shard {}", shard.blob),
+                source,
+            })
         });
         each(WalkedShard { shard, entries }).await?;
     }
@@ -114,7 +132,15 @@ pub(crate) enum Found<'a> {
 /// The blobs of an entry, with the packs that its shard names as hints.
 pub(crate) fn wanted(shard: &Shard, entry: &MediaEntry) -> Vec<Wanted> {
     let hint = |ordinal: u32| shard.packs.get(ordinal as usize).copied();
-    entry.blobs.iter().map(|blob| Wanted { id: blob.id, length: blob.length, hint: hint(blob.pack) }).collect()
+    entry
+        .blobs
+        .iter()
+        .map(|blob| Wanted {
+            id: blob.id,
+            length: blob.length,
+            hint: hint(blob.pack),
+        })
+        .collect()
 }
 
 /// The item with this name; `mxc://server/media_id` is the original of that medium.
@@ -163,12 +189,20 @@ fn mxc_name(snapshot: &Snapshot, mxc: &str) -> anyhow::Result<String> {
         return Err(Error::failed(format!("mxc://{server}/… is not a medium of {}", snapshot.server_name), hint).into());
     }
     if id.len() < 5 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
-        return Err(Error::failed(format!("`{}` is not a media id", id.escape_debug()), "it looks like mxc://server/AbCdEf…").into());
+        return Err(Error::failed(
+            format!("`{}` is not a media id", id.escape_debug()),
+            "it looks like mxc://server/AbCdEf…",
+        )
+        .into());
     }
     Ok(format!("media/local_content/{}/{}/{}", &id[..2], &id[2..4], &id[4..]))
 }
 
 /// The point at which a long walk notices Ctrl-C.
 pub(crate) fn stop_if_cancelled(run: &Run<'_>) -> anyhow::Result<()> {
-    if run.cancel.is_cancelled() { Err(Error::interrupted().into()) } else { Ok(()) }
+    if run.cancel.is_cancelled() {
+        Err(Error::interrupted().into())
+    } else {
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::progress::Progress;
 
 pub mod backup;
+mod connect;
 pub mod doctor;
 pub mod inspect;
 mod items;
@@ -128,4 +129,21 @@ impl Error {
             hint: None,
         }
     }
+}
+
+/// The innermost hint of an error's chain: what the user can do.
+pub fn hint_of(error: &anyhow::Error) -> Option<String> {
+    let hint = |cause: &(dyn std::error::Error + 'static)| {
+        let ours = cause.downcast_ref::<Error>().and_then(|error| error.hint.clone());
+        ours.or_else(|| cause.downcast_ref::<crate::repo::Error>().and_then(crate::repo::Error::hint))
+            .or_else(|| cause.downcast_ref::<crate::store::Error>().and_then(crate::store::Error::hint))
+            .or_else(|| cause.downcast_ref::<crate::format::Error>().and_then(crate::format::Error::hint))
+            .or_else(|| cause.downcast_ref::<crate::synapse::Error>().and_then(crate::synapse::Error::hint))
+            .or_else(|| {
+                cause
+                    .downcast_ref::<crate::synapse::postgres::Error>()
+                    .and_then(crate::synapse::postgres::Error::hint)
+            })
+    };
+    error.chain().filter_map(hint).last()
 }

@@ -12,7 +12,10 @@ pub struct Owners {
 
 impl Default for Owners {
     fn default() -> Self {
-        Self { users: read("/etc/passwd"), groups: read("/etc/group") }
+        Self {
+            users: read("/etc/passwd"),
+            groups: read("/etc/group"),
+        }
     }
 }
 

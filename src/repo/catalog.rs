@@ -98,7 +98,13 @@ impl Catalog {
             .take_while(|entry| entry.blob.id == *id)
             .map(|entry| {
                 let pack = &self.packs[entry.pack as usize];
-                (!pack.usable(), Location { pack: pack.id, blob: entry.blob })
+                (
+                    !pack.usable(),
+                    Location {
+                        pack: pack.id,
+                        blob: entry.blob,
+                    },
+                )
             })
             .collect();
         copies.sort_by_key(|(unusable, _)| *unusable);
@@ -108,10 +114,16 @@ impl Catalog {
     /// A copy of a blob in a usable pack.
     pub fn usable(&self, id: &BlobId) -> Option<Location> {
         let start = self.entries.partition_point(|entry| entry.blob.id < *id);
-        self.entries[start..].iter().take_while(|entry| entry.blob.id == *id).find_map(|entry| {
-            let pack = &self.packs[entry.pack as usize];
-            pack.usable().then_some(Location { pack: pack.id, blob: entry.blob })
-        })
+        self.entries[start..]
+            .iter()
+            .take_while(|entry| entry.blob.id == *id)
+            .find_map(|entry| {
+                let pack = &self.packs[entry.pack as usize];
+                pack.usable().then_some(Location {
+                    pack: pack.id,
+                    blob: entry.blob,
+                })
+            })
     }
 
     /// Segments in, sorted and without doubles.
@@ -119,15 +131,26 @@ impl Catalog {
         let ordinals: Vec<u32> = segment.packs.iter().map(|pack| self.ordinal(pack)).collect();
         let room = entries_max.saturating_sub(self.entries.len());
         self.truncated |= segment.entries.len() > room;
-        self.entries.extend(
-            segment.entries.into_iter().take(room).map(|entry| SegmentEntry { pack: ordinals[entry.pack as usize], blob: entry.blob }),
-        );
+        self.entries
+            .extend(segment.entries.into_iter().take(room).map(|entry| SegmentEntry {
+                pack: ordinals[entry.pack as usize],
+                blob: entry.blob,
+            }));
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "four thousand million packs of one object each do not fit a listing")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "four thousand million packs of one object each do not fit a listing"
+    )]
     fn ordinal(&mut self, pack: &index::SegmentPack) -> u32 {
         *self.ordinals.entry(pack.id).or_insert_with(|| {
-            self.packs.push(CatalogPack { id: pack.id, kind: pack.kind, bytes: pack.bytes, present_bytes: None, condemned: false });
+            self.packs.push(CatalogPack {
+                id: pack.id,
+                kind: pack.kind,
+                bytes: pack.bytes,
+                present_bytes: None,
+                condemned: false,
+            });
             (self.packs.len() - 1) as u32
         })
     }
@@ -201,7 +224,10 @@ async fn load_index(repository: &Repository, entries_max: usize) -> Result<Catal
 }
 
 async fn read_segments(repository: &Repository, listed: Vec<String>, entries_max: usize) -> Result<Catalog> {
-    let mut catalog = Catalog { segments: listed.len(), ..Catalog::default() };
+    let mut catalog = Catalog {
+        segments: listed.len(),
+        ..Catalog::default()
+    };
     let mut segments = stream::iter(listed)
         .map(|key| async move {
             let got = repository.store.get(&key, ByteRange::All).await?;
@@ -215,7 +241,9 @@ async fn read_segments(repository: &Repository, listed: Vec<String>, entries_max
         }
     }
     drop(segments);
-    catalog.entries.sort_unstable_by(|a, b| (a.blob.id, a.pack).cmp(&(b.blob.id, b.pack)));
+    catalog
+        .entries
+        .sort_unstable_by(|a, b| (a.blob.id, a.pack).cmp(&(b.blob.id, b.pack)));
     catalog.entries.dedup_by(|a, b| a.pack == b.pack && a.blob == b.blob);
     Ok(catalog)
 }

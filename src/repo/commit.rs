@@ -57,8 +57,11 @@ pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::r
     for _ in 0..CHECKS_MAX {
         let base = repository.date().await?;
         let presence = catalog::presence(repository).await?;
-        let bad: Vec<PackId> =
-            packs.iter().copied().filter(|id| presence.condemned.contains(id) || !presence.packs.contains_key(id)).collect();
+        let bad: Vec<PackId> = packs
+            .iter()
+            .copied()
+            .filter(|id| presence.condemned.contains(id) || !presence.packs.contains_key(id))
+            .collect();
         if bad.is_empty() {
             return Ok(Checked { packs, base });
         }
@@ -79,8 +82,10 @@ async fn repair(
     let mut gone = Vec::new();
     for &id in bad {
         let entries = segments.entries_of(id);
-        let elsewhere: Option<BTreeSet<PackId>> =
-            entries.iter().map(|entry| segments.usable(&entry.blob.id).map(|location| location.pack)).collect();
+        let elsewhere: Option<BTreeSet<PackId>> = entries
+            .iter()
+            .map(|entry| segments.usable(&entry.blob.id).map(|location| location.pack))
+            .collect();
         match elsewhere {
             Some(other) if !entries.is_empty() => packs.extend(other),
             _ if presence.packs.contains_key(&id) => {
@@ -108,9 +113,24 @@ async fn copy_pack(repository: &Repository, segments: &catalog::Catalog, id: Pac
             Err(error) => return Err(error.into()),
         }
     };
-    let packs = vec![SegmentPack { id: fresh, kind: pack.kind, bytes: pack.bytes }];
-    let entries = entries.into_iter().map(|entry| SegmentEntry { pack: 0, blob: entry.blob }).collect();
-    put_segment(repository, Segment { run: repository.ids.object(), packs, entries }).await?;
+    let packs = vec![SegmentPack {
+        id: fresh,
+        kind: pack.kind,
+        bytes: pack.bytes,
+    }];
+    let entries = entries
+        .into_iter()
+        .map(|entry| SegmentEntry { pack: 0, blob: entry.blob })
+        .collect();
+    put_segment(
+        repository,
+        Segment {
+            run: repository.ids.object(),
+            packs,
+            entries,
+        },
+    )
+    .await?;
     Ok(fresh)
 }
 
@@ -148,7 +168,9 @@ pub async fn commit(
         }
         withdraw(repository, &key).await;
     }
-    Err(CheckFailed::Error(Error::Worker("the store takes longer for a commit than the window of the protocol".into())))
+    Err(CheckFailed::Error(Error::Worker(
+        "the store takes longer for a commit than the window of the protocol".into(),
+    )))
 }
 
 /// A snapshot that is late, or of which nobody knows whether it landed, is removed; a writer that may not delete goes

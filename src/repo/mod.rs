@@ -147,7 +147,7 @@ pub enum Error {
         what: String,
         /// What the reader said.
         #[source]
-        source: std::io::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -166,14 +166,19 @@ impl Error {
             Self::NoSnapshot { hint, .. } => Some(hint.clone()),
             Self::Ambiguous { .. } => Some("give more digits; `synapse-backup snapshots` lists them".into()),
             Self::Lost { .. } | Self::Damaged { .. } => Some("`synapse-backup verify` tells what is lost with it".into()),
-            Self::PacksVanish { .. } => Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into()),
+            Self::PacksVanish { .. } => {
+                Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into())
+            }
             Self::Store(error) => error.hint(),
             Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
         }
     }
 
     pub(crate) fn damaged(key: &str, source: format::Error) -> Self {
-        Self::Damaged { key: key.to_owned(), source }
+        Self::Damaged {
+            key: key.to_owned(),
+            source,
+        }
     }
 }
 

@@ -13,7 +13,11 @@ use crate::store::{self, ByteRange, Store};
 /// Make a new repository: fails with [`Error::AlreadyThere`] where one is.
 pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
     match store.head(keys::REPOSITORY).await {
-        Ok(_) => return Err(Error::AlreadyThere { url: store.url().to_owned() }),
+        Ok(_) => {
+            return Err(Error::AlreadyThere {
+                url: store.url().to_owned(),
+            });
+        }
         Err(store::Error::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
@@ -41,11 +45,19 @@ async fn put_repository(store: &dyn Store, body: Bytes) -> Result<()> {
 pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
     let got = match store.get(keys::REPOSITORY, ByteRange::All).await {
         Ok(got) => got,
-        Err(store::Error::NotFound { .. }) => return Err(Error::NoRepository { url: store.url().to_owned() }),
+        Err(store::Error::NotFound { .. }) => {
+            return Err(Error::NoRepository {
+                url: store.url().to_owned(),
+            });
+        }
         Err(error) => return Err(error.into()),
     };
     let info = RepositoryInfo::from_json(&got.bytes).map_err(|source| Error::damaged(keys::REPOSITORY, source))?;
-    Ok(Repository { store, info: Arc::new(info), ids })
+    Ok(Repository {
+        store,
+        info: Arc::new(info),
+        ids,
+    })
 }
 
 impl Ids {
@@ -54,7 +66,10 @@ impl Ids {
         Self::new(|| {
             let mut bytes = [0; 16];
             // Without randomness nothing here is safe: an id that repeats would overwrite a pack.
-            #[expect(clippy::expect_used, reason = "the operating system always has randomness; without it nothing may be written")]
+            #[expect(
+                clippy::expect_used,
+                reason = "the operating system always has randomness; without it nothing may be written"
+            )]
             getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
             bytes
         })

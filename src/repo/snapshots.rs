@@ -45,7 +45,11 @@ impl Loaded {
 
 /// The document's time, or Last-Modified where the document claims to be more than an hour younger than its object.
 pub fn effective_time(time: Timestamp, last_modified: Timestamp) -> Timestamp {
-    if time.duration_since(last_modified) > TIME_AHEAD_MAX { last_modified } else { time }
+    if time.duration_since(last_modified) > TIME_AHEAD_MAX {
+        last_modified
+    } else {
+        time
+    }
 }
 
 /// The keys of all snapshots, in key order (which is the order of their times).
@@ -69,7 +73,10 @@ pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<L
     };
     let (snapshot, signed) = snapshot::decode(&got.bytes).map_err(|source| Error::damaged(&key.key, source))?;
     let late = got.last_modified > signed.not_after;
-    let key = SnapshotKey { last_modified: got.last_modified, ..key.clone() };
+    let key = SnapshotKey {
+        last_modified: got.last_modified,
+        ..key.clone()
+    };
     Ok(Some(Loaded { key, snapshot, late }))
 }
 
@@ -121,7 +128,10 @@ pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Resul
 /// As [`newest`], by reading all: for repositories in which a snapshot's time cannot be believed.
 async fn newest_of_all(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
     let (loaded, _) = load_all(repository).await?;
-    Ok(loaded.into_iter().rev().find(|one| !one.late && server_name.is_none_or(|name| name == one.snapshot.server_name)))
+    Ok(loaded
+        .into_iter()
+        .rev()
+        .find(|one| !one.late && server_name.is_none_or(|name| name == one.snapshot.server_name)))
 }
 
 /// The snapshot that `name` means: an id prefix, `latest` or `latest:server_name`. `late` ones only when asked for.
@@ -132,15 +142,24 @@ pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loa
     let hex = !name.is_empty() && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     let found = if hex { list(repository).await? } else { Vec::new() };
     let mut named = found.iter().filter(|key| key.id.to_string().starts_with(name));
-    let no_snapshot = |hint: &str| Error::NoSnapshot { name: name.to_owned(), url: repository.url().to_owned(), hint: hint.to_owned() };
+    let no_snapshot = |hint: &str| Error::NoSnapshot {
+        name: name.to_owned(),
+        url: repository.url().to_owned(),
+        hint: hint.to_owned(),
+    };
     let Some(key) = named.next() else {
         return Err(no_snapshot("`synapse-backup snapshots` lists them; `latest` is the newest"));
     };
     let more = named.count();
     if more > 0 {
-        return Err(Error::Ambiguous { name: name.to_owned(), count: more + 1 });
+        return Err(Error::Ambiguous {
+            name: name.to_owned(),
+            count: more + 1,
+        });
     }
-    let loaded = load(repository, key).await?.ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
+    let loaded = load(repository, key)
+        .await?
+        .ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
     if loaded.late && !late {
         return Err(no_snapshot("it landed late and does not count; `--late` reads it all the same"));
     }
@@ -157,11 +176,18 @@ async fn find_latest(repository: &Repository, name: &str, late: bool) -> Result<
     let newest = candidates.find(|one| server_name.is_none_or(|name| name == one.snapshot.server_name));
     let hint = match newest {
         Some(found) if late => return Ok(found),
-        Some(found) => format!("all snapshots are late; the newest is {}: restore it with `--late`", found.snapshot.id),
+        Some(found) => format!(
+            "all snapshots are late; the newest is {}: restore it with `--late`",
+            found.snapshot.id
+        ),
         None if !damaged.is_empty() => "there are snapshots, but they are damaged; `synapse-backup verify` names them".to_owned(),
         None => "`synapse-backup backup` takes one; `synapse-backup snapshots` lists them".to_owned(),
     };
-    Err(Error::NoSnapshot { name: name.to_owned(), url: repository.url().to_owned(), hint })
+    Err(Error::NoSnapshot {
+        name: name.to_owned(),
+        url: repository.url().to_owned(),
+        hint,
+    })
 }
 
 #[cfg(test)]
@@ -178,7 +204,10 @@ mod tests {
             ("2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
             ("2026-01-01T01:00:01Z", "2026-01-01T00:00:00Z"),
         ] {
-            assert_eq!(effective_time(time.parse().unwrap(), landed), effective.parse::<Timestamp>().unwrap());
+            assert_eq!(
+                effective_time(time.parse().unwrap(), landed),
+                effective.parse::<Timestamp>().unwrap()
+            );
         }
     }
 }

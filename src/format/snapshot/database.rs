@@ -84,6 +84,12 @@ pub struct Facts {
     /// `last_value` of sequences, by `schema.sequence`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sequences: BTreeMap<String, i64>,
+    /// Every role that owns something in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<String>,
+    /// Every role that was granted something in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grantees: Vec<String>,
     /// Version by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub extensions: BTreeMap<String, String>,

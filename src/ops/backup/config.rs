@@ -21,7 +21,10 @@ pub(super) struct StoredConfig {
 
 /// Send every config file that is new; what could not be read is a problem.
 pub(super) async fn store_config(writer: &Writer, homeserver: &Homeserver, run: &Run<'_>) -> anyhow::Result<StoredConfig> {
-    let mut stored = StoredConfig { problems: findings(homeserver), ..StoredConfig::default() };
+    let mut stored = StoredConfig {
+        problems: findings(homeserver),
+        ..StoredConfig::default()
+    };
     for problem in &stored.problems {
         run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
     }
@@ -30,8 +33,13 @@ pub(super) async fn store_config(writer: &Writer, homeserver: &Homeserver, run: 
     for batch in files::batches(&sizes) {
         let mut items: Vec<ConfigItem> = found[batch.clone()].iter().map(|file| item(file)).collect();
         let places: Vec<usize> = (0..items.len()).filter(|&place| items[place].kind == ConfigKind::File).collect();
-        let paths = places.iter().map(|&place| (vec![found[batch.start + place].path.clone()], sizes[batch.start + place])).collect();
-        let outcomes = files::save_batch(writer, PackKind::Media, paths).await.context("send the configuration")?;
+        let paths = places
+            .iter()
+            .map(|&place| (vec![found[batch.start + place].path.clone()], sizes[batch.start + place]))
+            .collect();
+        let outcomes = files::save_batch(writer, PackKind::Media, paths)
+            .await
+            .context("send the configuration")?;
         for (&place, outcome) in places.iter().zip(outcomes) {
             if let Some(problem) = fill(writer, &mut items[place], outcome, &mut stored.read_bytes).await? {
                 run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
@@ -54,7 +62,11 @@ fn findings(homeserver: &Homeserver) -> Vec<Problem> {
     };
     let problem = |finding: &crate::synapse::Finding| {
         let kind = kind(finding.kind)?;
-        Some(Problem { kind, item: finding.item.clone(), message: finding.message.clone() })
+        Some(Problem {
+            kind,
+            item: finding.item.clone(),
+            message: finding.message.clone(),
+        })
     };
     homeserver.findings.iter().filter_map(problem).collect()
 }
@@ -96,18 +108,33 @@ fn role(role: Role) -> ConfigRole {
 
 /// Content into the item, or why there is none.
 async fn fill(writer: &Writer, item: &mut ConfigItem, outcome: Outcome, read_bytes: &mut u64) -> anyhow::Result<Option<Problem>> {
-    let problem = |kind, message: &str| Some(Problem { kind, item: config_name(item), message: message.to_owned() });
+    let problem = |kind, message: &str| {
+        Some(Problem {
+            kind,
+            item: config_name(item),
+            message: message.to_owned(),
+        })
+    };
     let file = match outcome {
         Outcome::Missing => return Ok(problem(ProblemKind::Missing, "it was there a moment ago and is gone")),
         Outcome::Failed(kind, message) => return Ok(problem(kind, &message)),
         Outcome::Saved(file) => file,
     };
-    let problem = if file.changed { problem(ProblemKind::Changed, "it changed while it was read") } else { None };
+    let problem = if file.changed {
+        problem(ProblemKind::Changed, "it changed while it was read")
+    } else {
+        None
+    };
     let mut list = ListWriter::new(writer);
     for blob in &file.blobs {
         let pack = blob.pack(writer).await?;
         writer.rely(pack);
-        list.push(ListEntry { id: blob.id, length: blob.length, pack }).await?;
+        list.push(ListEntry {
+            id: blob.id,
+            length: blob.length,
+            pack,
+        })
+        .await?;
     }
     *read_bytes += file.bytes;
     (item.bytes, item.sha256, item.list) = (file.bytes, Some(file.sha256), list.finish().await?);

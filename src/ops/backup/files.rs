@@ -91,14 +91,19 @@ pub(super) fn batches(sizes: &[u64]) -> Vec<std::ops::Range<usize>> {
 /// Read these files (a batch): each with the places where it may be, best first, and its expected size.
 pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<PathBuf>, u64)>) -> Result<Vec<Outcome>> {
     let expected: u64 = files.iter().map(|(_, bytes)| (*bytes).min(BLOB_BYTES_MAX as u64)).sum();
-    let permit = writer.work(2 * usize::try_from(expected).unwrap_or(usize::MAX / 2).max(64 << 10)).await?;
+    let permit = writer
+        .work(2 * usize::try_from(expected).unwrap_or(usize::MAX / 2).max(64 << 10))
+        .await?;
     let mut outcomes = Vec::with_capacity(files.len());
     let mut large = Vec::new();
     let job = {
         let writer = writer.clone();
         move || -> Result<(Vec<Begun>, Vec<EncodedFrame>)> {
             let mut frames = Vec::new();
-            let begun = files.iter().map(|(paths, _)| save_small(&writer, paths, &mut frames)).collect::<Result<_>>()?;
+            let begun = files
+                .iter()
+                .map(|(paths, _)| save_small(&writer, paths, &mut frames))
+                .collect::<Result<_>>()?;
             Ok((begun, frames))
         }
     };
@@ -121,7 +126,9 @@ pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(job).await.map_err(|error| repo::Error::Worker(error.to_string()))?
+    tokio::task::spawn_blocking(job)
+        .await
+        .map_err(|error| repo::Error::Worker(error.to_string()))?
 }
 
 /// A file that is done, or one that needs block by block.
@@ -192,7 +199,13 @@ fn save_small(writer: &Writer, paths: &[PathBuf], frames: &mut Vec<EncodedFrame>
     let changed = grew || has_changed(&opened);
     let sha256 = BlobId::of(&bytes);
     let blobs = save_block(writer, sha256, &bytes, frames)?.into_iter().collect();
-    Ok(Begun::Done(Outcome::Saved(saved(&opened, bytes.len() as u64, sha256, blobs, changed))))
+    Ok(Begun::Done(Outcome::Saved(saved(
+        &opened,
+        bytes.len() as u64,
+        sha256,
+        blobs,
+        changed,
+    ))))
 }
 
 /// Claim one block and compress it if it is ours to bring. An empty file has no blobs.
@@ -264,7 +277,15 @@ fn has_changed(opened: &Opened) -> bool {
 
 fn saved(opened: &Opened, bytes: u64, sha256: BlobId, blobs: Vec<FileBlob>, changed: bool) -> SavedFile {
     let metadata = &opened.metadata;
-    SavedFile { bytes, sha256, blobs, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), changed }
+    SavedFile {
+        bytes,
+        sha256,
+        blobs,
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        changed,
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,41 @@
 //! The story of a backup, stage by stage.
+//!
+//! discover (before) → connect, lock, export → [config items | dump streams | media rows and files] → check (B4) →
+//! commit (B5, B6). Nothing is listed before the last request is answered; whatever ends a run before that leaves
+//! packs that the next run finds again.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::{Limits, Parts, Run, Tools};
-use crate::format::snapshot::Problem;
+use super::connect::{self, Source};
+use super::{Error, Limits, Part, Parts, Run, Tools};
+use crate::format::snapshot::{MediaIncluded, Problem, SigningKey, Snapshot, Totals};
+use crate::format::{FORMAT_VERSION, ItemPath, ObjectId, PackId};
+use crate::repo::catalog::{self, Catalog};
+use crate::repo::commit::{self, CheckFailed};
+use crate::repo::reader::Reader;
+use crate::repo::snapshots::{self, Loaded};
+use crate::repo::writer::{Budget, Writer};
 use crate::repo::Repository;
-use crate::synapse::Homeserver;
+use crate::synapse::{Homeserver, ProviderKind, postgres};
+
+mod config;
+mod database;
+mod files;
+mod media;
+mod spool;
+
+use config::StoredConfig;
+use database::{LiveRows, StoredDatabases};
+use media::StoredMedia;
 
 /// What a backup is told.
 #[derive(Debug, Clone)]
@@ -30,6 +60,10 @@ pub struct Options {
     pub tools: Tools,
     /// Further databases from the settings, dumped after Synapse's own: name and libpq conninfo or URL.
     pub databases: Vec<(String, String)>,
+    /// Where rows of media wait that do not fit into memory, in an unlinked file.
+    pub spool_folder: PathBuf,
+    /// The Synapse that runs, where it is known.
+    pub synapse_version: Option<String>,
     /// This program's version, for the snapshot.
     pub tool_version: String,
 }
@@ -93,8 +127,304 @@ pub struct Report {
     pub problem_count: u64,
 }
 
+/// How often a run may start over because packs it relied on vanished.
+const ATTEMPTS_MAX: usize = 3;
+/// How long a run that failed may take to abort its uploads.
+const ABORT_PATIENCE: Duration = Duration::from_secs(4);
+
 /// Take a snapshot of a homeserver.
 pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
-    let _ = (repository, homeserver, options, run);
-    anyhow::bail!("being built")
+    let prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
+    let mut distrusted = BTreeSet::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let writer = Writer::open(repository, Arc::clone(&prepared.catalog), distrusted.clone(), &prepared.budget);
+        let ended = run.until_cancelled(attempt(&writer, &prepared, homeserver, options, run)).await;
+        match ended {
+            Ok(Attempt::Committed(report)) => return Ok(*report),
+            // B4: what vanished is sent again, and all the rest is found in the index.
+            Ok(Attempt::Gone(packs)) => distrusted.extend(packs),
+            Err(error) => {
+                if tokio::time::timeout(ABORT_PATIENCE, writer.abort()).await.is_err() {
+                    tracing::warn!("unfinished uploads could not be aborted in time; the store cleans them up");
+                }
+                return Err(error);
+            }
+        }
+    }
+    let hint = "something other than this program deletes objects: look at the bucket's lifecycle rules";
+    Err(Error::failed("packs that this backup relies on keep vanishing", hint).into())
+}
+
+/// What is known before anything is sent.
+struct Prepared {
+    budget: Budget,
+    catalog: Arc<Catalog>,
+    /// The last snapshot of this homeserver.
+    previous: Option<Loaded>,
+    tools: Option<postgres::Tools>,
+    sources: Vec<Source>,
+    started: Instant,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Committed(Box<Report>),
+    Gone(Vec<PackId>),
+}
+
+/// Load the index (B1) and the last snapshot, find the programs of PostgreSQL.
+async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Options) -> anyhow::Result<Prepared> {
+    let started = Instant::now();
+    let needs_database = options.parts.contains(&Part::Database) || options.parts.contains(&Part::Media);
+    let tools = if needs_database {
+        Some(connect::tools(&options.tools).await?)
+    } else {
+        None
+    };
+    let sources = if needs_database {
+        connect::sources(homeserver, &options.databases, &options.tools)?
+    } else {
+        Vec::new()
+    };
+    let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
+    let catalog = catalog::load(repository, budget.catalog_bytes).await.context("load the index")?;
+    let previous = snapshots::newest(repository, Some(&homeserver.server_name))
+        .await
+        .context("find the last snapshot")?;
+    Ok(Prepared {
+        budget,
+        catalog: Arc::new(catalog),
+        previous,
+        tools,
+        sources,
+        started,
+    })
+}
+
+/// Everything that one attempt stored.
+struct Taken {
+    config: StoredConfig,
+    databases: StoredDatabases,
+    media: Option<StoredMedia>,
+    time: Timestamp,
+}
+
+async fn attempt(
+    writer: &Writer,
+    prepared: &Prepared,
+    homeserver: &Homeserver,
+    options: &Options,
+    run: &Run<'_>,
+) -> anyhow::Result<Attempt> {
+    let taken = take(writer, prepared, homeserver, options, run).await?;
+    run.progress.stage("commit", None, None);
+    let finished = writer.finish().await.context("finish the packs")?;
+    let mut relied = writer.relied();
+    relied.extend(finished.packs);
+    let document = |id: ObjectId, packs: &BTreeSet<PackId>| document(id, packs, writer, &taken, prepared, homeserver, options);
+    if options.dry_run {
+        return Ok(Attempt::Committed(Box::new(report(None, &taken, writer, homeserver))));
+    }
+    let committed = match commit::commit(writer.repository(), &relied, document).await {
+        Ok(committed) => committed,
+        Err(CheckFailed::Gone(packs)) => return Ok(Attempt::Gone(packs)),
+        Err(CheckFailed::Error(error)) => return Err(error).context("commit the snapshot"),
+    };
+    run.progress.done("commit");
+    Ok(Attempt::Committed(Box::new(report(Some(&committed), &taken, writer, homeserver))))
+}
+
+/// Config items, dump streams and media, side by side.
+async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Taken> {
+    let time = OnceLock::new();
+    let (rows_out, rows_in) = oneshot::channel();
+    let rows_out = options.parts.contains(&Part::Media).then_some(rows_out);
+    let config = async {
+        if options.parts.contains(&Part::Config) {
+            config::store_config(writer, homeserver, run).await
+        } else {
+            Ok(StoredConfig::default())
+        }
+    };
+    let databases = async {
+        let Some(tools) = &prepared.tools else {
+            return Ok(StoredDatabases::default());
+        };
+        let task = database::Task {
+            writer,
+            tools,
+            options,
+            time: &time,
+            run,
+        };
+        database::store_databases(&task, &prepared.sources, rows_out).await
+    };
+    let media = async {
+        // No rows: media were not asked for, or the database part has failed and says so itself.
+        let Ok(rows) = rows_in.await else { return Ok(None) };
+        take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
+    };
+    let (config, databases, media) = futures::future::try_join3(config, databases, media).await?;
+    let time = match time.get() {
+        Some(time) => *time,
+        None => writer.repository().date().await?,
+    };
+    Ok(Taken {
+        config,
+        databases,
+        media,
+        time,
+    })
+}
+
+async fn take_media(
+    writer: &Writer,
+    prepared: &Prepared,
+    homeserver: &Homeserver,
+    options: &Options,
+    rows: spool::Rows,
+    run: &Run<'_>,
+) -> anyhow::Result<StoredMedia> {
+    let previous = prepared.previous.as_ref().and_then(|loaded| loaded.snapshot.media.as_ref());
+    let limits = options.limits;
+    let reader = Reader::with_catalog(
+        writer.repository(),
+        Arc::clone(&prepared.catalog),
+        limits.memory_bytes / 4,
+        limits.connections,
+    );
+    let (Some(source), Some(tools)) = (prepared.sources.iter().find(|source| source.is_main), &prepared.tools) else {
+        anyhow::bail!("no database to ask for media");
+    };
+    let live = LiveRows {
+        source,
+        tools,
+        session: tokio::sync::Mutex::new(None),
+    };
+    let included = MediaIncluded {
+        thumbnails: options.thumbnails,
+        remote: options.remote,
+        url_cache: options.url_cache,
+    };
+    run.progress.stage("media", None, Some(rows.count_left()));
+    let task = media::Task {
+        writer,
+        reader: &reader,
+        roots: media_roots(homeserver),
+        defaults: media_defaults(homeserver, previous),
+        previous,
+        full: options.full,
+        included,
+        live: &live,
+        run,
+    };
+    let stored = media::store_media(&task, rows).await?;
+    run.progress.done("media");
+    Ok(stored)
+}
+
+/// Where a media file may be on this host: the media store, then providers that are folders, as Synapse asks them.
+fn media_roots(homeserver: &Homeserver) -> Vec<PathBuf> {
+    let folder = |provider: &crate::synapse::Provider| match &provider.kind {
+        ProviderKind::FileSystem { directory } => Some(directory.clone()),
+        ProviderKind::S3(_) | ProviderKind::Other { .. } => None,
+    };
+    [homeserver.media.path.clone()]
+        .into_iter()
+        .chain(homeserver.media.providers.iter().filter_map(folder))
+        .collect()
+}
+
+/// The last snapshot's defaults, since inherited shards were written with them; else those of the store's folder.
+fn media_defaults(homeserver: &Homeserver, previous: Option<&crate::format::snapshot::Media>) -> media::Defaults {
+    if let Some(media) = previous
+        && let (Some(mode), Some(uid), Some(gid)) = (media.mode, media.uid, media.gid)
+    {
+        return media::Defaults {
+            mode,
+            uid,
+            gid,
+            owner: media.owner.clone(),
+            group: media.group.clone(),
+        };
+    }
+    let owner = homeserver.media.owner.clone();
+    media::Defaults {
+        mode: 0o644,
+        uid: owner.as_ref().map_or(0, |owner| owner.uid),
+        gid: owner.as_ref().map_or(0, |owner| owner.gid),
+        owner: owner.as_ref().and_then(|owner| owner.user.clone()),
+        group: owner.and_then(|owner| owner.group),
+    }
+}
+
+/// The snapshot document.
+fn document(
+    id: ObjectId,
+    packs: &BTreeSet<PackId>,
+    writer: &Writer,
+    taken: &Taken,
+    prepared: &Prepared,
+    homeserver: &Homeserver,
+    options: &Options,
+) -> Snapshot {
+    let signing_keys = homeserver.signing_keys.iter().map(|key| SigningKey {
+        id: key.key_id.clone(),
+        public_key: key.public_key.clone(),
+    });
+    let media = taken.media.as_ref().map(|stored| &stored.media);
+    let items = taken.config.items.len() as u64 + taken.databases.databases.len() as u64 + media.map_or(0, |media| media.files);
+    Snapshot {
+        id,
+        format: FORMAT_VERSION,
+        repository: writer.repository().info().id,
+        time: taken.time,
+        tool_version: options.tool_version.clone(),
+        synapse_version: options.synapse_version.clone(),
+        server_name: homeserver.server_name.clone(),
+        tags: options.tags.clone(),
+        signing_keys: signing_keys.collect(),
+        databases: taken.databases.databases.clone(),
+        media: media.cloned(),
+        config: taken.config.items.clone(),
+        config_paths: homeserver
+            .config_sources
+            .iter()
+            .map(|path| ItemPath::from(path.as_path()))
+            .collect(),
+        packs: packs.iter().copied().collect(),
+        problems: taken.config.problems.clone(),
+        totals: Totals {
+            items,
+            read_bytes: read_bytes(taken),
+            new_bytes: writer.new_bytes(),
+            sent_bytes: 0,
+        },
+        seconds: prepared.started.elapsed().as_secs(),
+    }
+}
+
+fn read_bytes(taken: &Taken) -> u64 {
+    let databases: u64 = taken.databases.reports.iter().map(|report| report.read_bytes).sum();
+    taken.config.read_bytes + databases + taken.media.as_ref().map_or(0, |media| media.counts.read_bytes)
+}
+
+fn report(committed: Option<&Snapshot>, taken: &Taken, writer: &Writer, homeserver: &Homeserver) -> Report {
+    let media = taken.media.as_ref().map(|media| &media.counts);
+    let mut problems = taken.config.problems.clone();
+    let problem_count = problems.len() as u64 + media.map_or(0, |counts| counts.problem_count);
+    problems.extend(media.into_iter().flat_map(|counts| counts.problems.iter().cloned()));
+    problems.truncate(media::PROBLEMS_NAMED_MAX);
+    Report {
+        snapshot: committed.map(|snapshot| snapshot.id.to_string()),
+        time: Some(taken.time.to_string()),
+        server_name: homeserver.server_name.clone(),
+        read_bytes: read_bytes(taken),
+        new_bytes: writer.new_bytes(),
+        config_items: taken.config.items.len() as u64,
+        media: media.map(|counts| counts.report.clone()).unwrap_or_default(),
+        databases: taken.databases.reports.clone(),
+        problems,
+        problem_count,
+    }
 }

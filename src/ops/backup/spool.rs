@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::synapse::media::{MediaKind, MediaRow};
+use crate::synapse::media::{MediaItem, MediaKind, MediaRow};
 
 /// Longest path of a row.
 const PATH_BYTES_MAX: usize = u16::MAX as usize;
@@ -25,12 +25,18 @@ pub(super) struct Spool {
 impl Spool {
     /// At most `memory_bytes_max` in memory, the rest in an unlinked file in `folder`.
     pub(super) fn new(memory_bytes_max: usize, folder: &Path) -> Self {
-        Self { memory: Vec::new(), memory_bytes_max, folder: folder.to_owned(), file: None, rows: 0 }
+        Self {
+            memory: Vec::new(),
+            memory_bytes_max,
+            folder: folder.to_owned(),
+            file: None,
+            rows: 0,
+        }
     }
 
-    pub(super) fn push(&mut self, row: &MediaRow) -> io::Result<()> {
+    pub(super) fn push(&mut self, row: &MediaItem) -> io::Result<()> {
         self.rows += 1;
-        if self.file.is_none() && self.memory.len() + row.path.len() + 64 > self.memory_bytes_max {
+        if self.file.is_none() && self.memory.len() + text(row).len() + 64 > self.memory_bytes_max {
             let mut file = BufWriter::with_capacity(256 << 10, tempfile::tempfile_in(&self.folder)?);
             file.write_all(&self.memory)?;
             self.memory = Vec::new();
@@ -62,6 +68,13 @@ pub(super) struct Rows {
     left: u64,
 }
 
+impl Rows {
+    /// How many are still to come.
+    pub(super) fn count_left(&self) -> u64 {
+        self.left
+    }
+}
+
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rows({} left)", self.left)
@@ -69,7 +82,7 @@ impl std::fmt::Debug for Rows {
 }
 
 impl Iterator for Rows {
-    type Item = io::Result<MediaRow>;
+    type Item = io::Result<MediaItem>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
@@ -77,39 +90,93 @@ impl Iterator for Rows {
     }
 }
 
-fn encode(row: &MediaRow, out: &mut impl Write) -> io::Result<()> {
-    if row.path.len() > PATH_BYTES_MAX {
-        return Err(io::Error::other("a media path is longer than 65,535 bytes"));
+fn text(row: &MediaItem) -> &str {
+    match row {
+        MediaItem::File(row) => &row.path,
+        MediaItem::BadId { text, .. } => text,
     }
-    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
-    out.write_all(&(row.path.len() as u16).to_le_bytes())?;
-    out.write_all(row.path.as_bytes())?;
-    let flags = u8::from(row.bytes.is_some()) | u8::from(row.sha256.is_some()) << 1 | u8::from(row.bad_id) << 2 | (row.kind as u8) << 3;
-    out.write_all(&[flags])?;
-    out.write_all(&row.bytes.unwrap_or(0).to_le_bytes())?;
-    out.write_all(row.sha256.as_ref().map_or(&[][..], |sha256| &sha256[..]))
 }
 
-fn decode(source: &mut dyn Read) -> io::Result<MediaRow> {
+const HAS_BYTES: u8 = 1;
+const HAS_SHA256: u8 = 2;
+const BAD_ID: u8 = 4;
+const KIND_SHIFT: u8 = 3;
+
+fn encode(row: &MediaItem, out: &mut impl Write) -> io::Result<()> {
+    let text = text(row).as_bytes();
+    let text = &text[..text.len().min(PATH_BYTES_MAX)];
+    let (kind, bytes, sha256, flags) = match row {
+        MediaItem::File(MediaRow { kind, bytes, sha256, .. }) => {
+            let has_bytes = if bytes.is_some() { HAS_BYTES } else { 0 };
+            let has_sha256 = if sha256.is_some() { HAS_SHA256 } else { 0 };
+            (*kind, bytes.unwrap_or(0), sha256.as_ref(), has_bytes | has_sha256)
+        }
+        MediaItem::BadId { kind, .. } => (*kind, 0, None, BAD_ID),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
+    out.write_all(&(text.len() as u16).to_le_bytes())?;
+    out.write_all(text)?;
+    out.write_all(&[flags | (kind as u8) << KIND_SHIFT])?;
+    out.write_all(&bytes.to_le_bytes())?;
+    out.write_all(sha256.map_or(&[][..], |sha256| &sha256[..]))
+}
+
+fn decode(source: &mut dyn Read) -> io::Result<MediaItem> {
     let mut length = [0; 2];
     source.read_exact(&mut length)?;
-    let mut path = vec![0; usize::from(u16::from_le_bytes(length))];
-    source.read_exact(&mut path)?;
+    let mut text = vec![0; usize::from(u16::from_le_bytes(length))];
+    source.read_exact(&mut text)?;
     let (mut flags, mut bytes) = ([0], [0; 8]);
     source.read_exact(&mut flags)?;
     source.read_exact(&mut bytes)?;
-    let sha256 = if flags[0] & 2 == 0 {
-        None
-    } else {
-        let mut sha256 = [0; 32];
+    let kind = MediaKind::ALL
+        .get(usize::from(flags[0] >> KIND_SHIFT))
+        .copied()
+        .ok_or_else(|| io::Error::other("an unknown kind of media"))?;
+    if flags[0] & BAD_ID != 0 {
+        return Ok(MediaItem::BadId {
+            kind,
+            text: String::from_utf8_lossy(&text).into_owned(),
+        });
+    }
+    let mut sha256 = [0; 32];
+    if flags[0] & HAS_SHA256 != 0 {
         source.read_exact(&mut sha256)?;
-        Some(sha256)
-    };
-    Ok(MediaRow {
-        path: String::from_utf8(path).map_err(io::Error::other)?,
-        bytes: (flags[0] & 1 != 0).then_some(u64::from_le_bytes(bytes)),
-        sha256,
-        bad_id: flags[0] & 4 != 0,
-        kind: MediaKind::from_number(flags[0] >> 3).ok_or_else(|| io::Error::other("an unknown kind of media"))?,
-    })
+    }
+    Ok(MediaItem::File(MediaRow {
+        path: String::from_utf8(text).map_err(io::Error::other)?,
+        bytes: (flags[0] & HAS_BYTES != 0).then_some(u64::from_le_bytes(bytes)),
+        sha256: (flags[0] & HAS_SHA256 != 0).then_some(sha256),
+        kind,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn rows_come_back_in_order_from_memory_and_from_disk() {
+        let file = |number: u64| {
+            let sha256 = (number % 2 == 0).then_some([7; 32]);
+            MediaItem::File(MediaRow {
+                path: format!("local_content/{number}"),
+                bytes: Some(number),
+                sha256,
+                kind: MediaKind::Local,
+            })
+        };
+        let mut items: Vec<MediaItem> = (0..1000).map(file).collect();
+        items.push(MediaItem::BadId {
+            kind: MediaKind::Remote,
+            text: "../../etc/passwd".into(),
+        });
+        for memory in [0, 1 << 20] {
+            let mut spool = Spool::new(memory, &std::env::temp_dir());
+            items.iter().for_each(|item| spool.push(item).unwrap());
+            assert_eq!(spool.rows().unwrap().collect::<io::Result<Vec<_>>>().unwrap(), items);
+        }
+    }
 }

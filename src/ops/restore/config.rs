@@ -63,9 +63,16 @@ pub(super) fn write(plan: &Plan, contents: Contents, options: &Options, report: 
         let problems = report.problems.len();
         put(planned, content, ids, report, run);
         if planned.item.role == ConfigRole::SigningKey && report.problems.len() > problems {
-            let message = format!("the signing key {} could not be written; homeserver.yaml was not written", planned.target.display());
+            let message = format!(
+                "the signing key {} could not be written; homeserver.yaml was not written",
+                planned.target.display()
+            );
             let reason = report.problems.last().map_or_else(String::new, |problem| problem.message.clone());
-            return Err(Error::failed(format!("{message}: {reason}"), "make room or allow writing there, clear the target, and restore again").into());
+            return Err(Error::failed(
+                format!("{message}: {reason}"),
+                "make room or allow writing there, clear the target, and restore again",
+            )
+            .into());
         }
     }
     Ok(())
@@ -76,7 +83,9 @@ fn ids(item: &ConfigItem, options: &Options, owners: &mut owners::Owners) -> Ids
     if !rustix::process::geteuid().is_root() {
         return None;
     }
-    options.owner.or_else(|| Some(owners.ids(item.owner.as_deref(), item.group.as_deref(), item.uid, item.gid)))
+    options
+        .owner
+        .or_else(|| Some(owners.ids(item.owner.as_deref(), item.group.as_deref(), item.uid, item.gid)))
 }
 
 fn put(planned: &PlannedItem, content: Option<Result<Vec<u8>, String>>, ids: Ids, report: &mut Report, run: &Run<'_>) {

@@ -55,13 +55,21 @@ pub(super) async fn write(
     report: &mut Report,
     run: &Run<'_>,
 ) -> anyhow::Result<()> {
-    let (Some(root), Some(media)) = (&plan.media, &snapshot.media) else { return Ok(()) };
+    let (Some(root), Some(media)) = (&plan.media, &snapshot.media) else {
+        return Ok(());
+    };
     run.progress.stage("media", Some(media.bytes), Some(media.files));
     let is_root = rustix::process::geteuid().is_root();
     let (uid, gid) = (media.uid.unwrap_or(0), media.gid.unwrap_or(0));
     let as_it_was = owners::Owners::default().ids(media.owner.as_deref(), media.group.as_deref(), uid, gid);
     let defaults = is_root.then(|| options.owner.unwrap_or(as_it_was));
-    let store = Store { root: root.clone(), media, defaults, options, is_root };
+    let store = Store {
+        root: root.clone(),
+        media,
+        defaults,
+        options,
+        is_root,
+    };
     write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, &error))?;
     items::walk_media(reader, media, b"", run, async |walked| {
         match walked.entries {
@@ -79,7 +87,10 @@ pub(super) async fn write(
 }
 
 fn cannot(path: &Path, error: &std::io::Error) -> Error {
-    Error::failed(format!("{} cannot be made: {error}", path.display()), "run as root or as the user of Synapse, or restore with --to")
+    Error::failed(
+        format!("{} cannot be made: {error}", path.display()),
+        "run as root or as the user of Synapse, or restore with --to",
+    )
 }
 
 fn note(report: &mut Report, problem: Problem, run: &Run<'_>) {
@@ -93,7 +104,10 @@ async fn write_shard(reader: &Reader, store: &Store<'_>, shard: Shard, report: &
         .entries
         .iter()
         .filter(|entry| entry.sha256.is_some())
-        .map(|entry| PlannedFile { entry: entry.clone(), blobs: items::wanted(&shard, entry) })
+        .map(|entry| PlannedFile {
+            entry: entry.clone(),
+            blobs: items::wanted(&shard, entry),
+        })
         .collect();
     let mut windows = stream::iter(windows(files, reader.window_bytes() / 4))
         .map(|window| write_window(reader, store, window, run))
@@ -138,7 +152,12 @@ async fn write_window(reader: &Reader, store: &Store<'_>, window: Vec<PlannedFil
         return Ok(vec![written]);
     }
     let mut seen = HashSet::new();
-    let wanted: Vec<Wanted> = window.iter().flat_map(|file| &file.blobs).filter(|blob| seen.insert(blob.id)).copied().collect();
+    let wanted: Vec<Wanted> = window
+        .iter()
+        .flat_map(|file| &file.blobs)
+        .filter(|blob| seen.insert(blob.id))
+        .copied()
+        .collect();
     let fetched = reader.fetch(&wanted).await?;
     let blobs: HashMap<BlobId, Result<Bytes, String>> = wanted
         .iter()
@@ -169,30 +188,48 @@ struct Place {
 impl Store<'_> {
     fn job(&self, file: &PlannedFile, blobs: &HashMap<BlobId, Result<Bytes, String>>) -> Job {
         let blob = |wanted: &Wanted| blobs.get(&wanted.id).cloned().unwrap_or_else(|| Err("it was not read".into()));
-        Job { place: self.place(&file.entry), content: file.blobs.iter().map(blob).collect() }
+        Job {
+            place: self.place(&file.entry),
+            content: file.blobs.iter().map(blob).collect(),
+        }
     }
 
     fn place(&self, entry: &MediaEntry) -> Place {
         let relative = Path::new(OsStr::from_bytes(entry.path.as_bytes()));
         let inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
-        let target = if inside { Ok(self.root.join(relative)) } else { Err("its path leads out of the media store".to_owned()) };
+        let target = if inside {
+            Ok(self.root.join(relative))
+        } else {
+            Err("its path leads out of the media store".to_owned())
+        };
         let ids = if self.is_root && self.options.owner.is_none() && (entry.uid.is_some() || entry.gid.is_some()) {
             let (uid, gid) = self.defaults.unwrap_or((0, 0));
             Some((entry.uid.unwrap_or(uid), entry.gid.unwrap_or(gid)))
         } else {
             self.defaults
         };
-        Place { name: media_name(&entry.path), target, mode: entry.mode.or(self.media.mode).unwrap_or(MODE), ids }
+        Place {
+            name: media_name(&entry.path),
+            target,
+            mode: entry.mode.or(self.media.mode).unwrap_or(MODE),
+            ids,
+        }
     }
 }
 
 impl Place {
     fn problem(&self, kind: ProblemKind, message: String) -> Problem {
-        Problem { kind, item: self.name.clone(), message }
+        Problem {
+            kind,
+            item: self.name.clone(),
+            message,
+        }
     }
 
     fn target(&self) -> Result<&Path, Problem> {
-        self.target.as_deref().map_err(|message| self.problem(ProblemKind::Damaged, message.clone()))
+        self.target
+            .as_deref()
+            .map_err(|message| self.problem(ProblemKind::Damaged, message.clone()))
     }
 
     fn io(&self, error: &std::io::Error) -> Problem {

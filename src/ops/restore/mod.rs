@@ -22,8 +22,6 @@ mod plan;
 mod targets;
 mod write;
 
-use plan::Plan;
-
 /// Where a database of the snapshot goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseTarget {
@@ -99,7 +97,11 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     // where the databases were.
     let config = config::read(&reader, &plan).await?;
     let databases = databases::targets(&snapshot, &plan, &config, options)?;
-    let mut report = Report { snapshot: snapshot.id.to_string(), plan: plan.lines(&databases), ..Report::default() };
+    let mut report = Report {
+        snapshot: snapshot.id.to_string(),
+        plan: plan.lines(&databases),
+        ..Report::default()
+    };
     targets::check_files(&plan, options)?;
     let loads = databases::check(&databases, options).await?;
     if options.dry_run {
@@ -129,7 +131,12 @@ fn wanted_databases<'a>(snapshot: &'a Snapshot, options: &Options) -> Vec<&'a cr
     if !wants(options, Part::Database) {
         return Vec::new();
     }
-    let skipped = |name: &str| options.databases.iter().any(|(other, target)| other == name && *target == DatabaseTarget::Skip);
+    let skipped = |name: &str| {
+        options
+            .databases
+            .iter()
+            .any(|(other, target)| other == name && *target == DatabaseTarget::Skip)
+    };
     snapshot.databases.iter().filter(|database| !skipped(&database.name)).collect()
 }
 
@@ -142,7 +149,10 @@ fn check_names(snapshot: &Snapshot, options: &Options) -> Result<(), Error> {
                 [] => "this snapshot has no database".to_owned(),
                 _ => format!("this snapshot has: {}", known.join(", ")),
             };
-            return Err(Error::usage(format!("--database: no database `{name}` in snapshot {}", snapshot.id), hint));
+            return Err(Error::usage(
+                format!("--database: no database `{name}` in snapshot {}", snapshot.id),
+                hint,
+            ));
         }
     }
     Ok(())

@@ -36,7 +36,12 @@ impl Plan {
     pub(super) fn lines(&self, databases: &[super::databases::Target]) -> Vec<String> {
         let mut lines: Vec<String> = databases.iter().map(super::databases::Target::line).collect();
         if let Some(media) = &self.media {
-            lines.push(format!("write {} media files ({} bytes) to {}", self.media_files, self.media_bytes, media.display()));
+            lines.push(format!(
+                "write {} media files ({} bytes) to {}",
+                self.media_files,
+                self.media_bytes,
+                media.display()
+            ));
         }
         lines.extend(self.config.iter().map(|planned| format!("write {}", planned.target.display())));
         lines
@@ -57,7 +62,11 @@ pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Pla
         match target(&media.root, options) {
             Ok(target) => plan.media = Some(target),
             Err(message) => {
-                return Err(Error::failed(format!("the media store's path {}: {message}", media.root), "--path-map gives it another").into());
+                return Err(Error::failed(
+                    format!("the media store's path {}: {message}", media.root),
+                    "--path-map gives it another",
+                )
+                .into());
             }
         }
         (plan.media_files, plan.media_bytes) = (media.files, media.bytes);
@@ -71,7 +80,10 @@ fn check_copy_has_databases(snapshot: &Snapshot, options: &Options) -> Result<()
         if !options.databases.iter().any(|(name, _)| *name == database.name) {
             return Err(Error::usage(
                 format!("--to without --database {}=CONNINFO", database.name),
-                format!("say where the copy of the database goes, or leave it out with `--database {}=skip` or `--only config,media`", database.name),
+                format!(
+                    "say where the copy of the database goes, or leave it out with `--database {}=skip` or `--only config,media`",
+                    database.name
+                ),
             ));
         }
     }
@@ -82,19 +94,30 @@ fn plan_config(snapshot: &Snapshot, options: &Options, plan: &mut Plan) {
     let mut seen: BTreeMap<PathBuf, String> = BTreeMap::new();
     for item in &snapshot.config {
         let name = config_name(item);
-        let problem = |kind, message: String| Problem { kind, item: name.clone(), message };
+        let problem = |kind, message: String| Problem {
+            kind,
+            item: name.clone(),
+            message,
+        };
         if item.kind == ConfigKind::Unknown {
-            plan.problems.push(problem(ProblemKind::NotAFile, "this version does not know what kind of item it is".into()));
+            plan.problems.push(problem(
+                ProblemKind::NotAFile,
+                "this version does not know what kind of item it is".into(),
+            ));
             continue;
         }
         match target(&item.path, options) {
             Err(message) => plan.problems.push(problem(ProblemKind::Damaged, message)),
             Ok(target) => {
                 if let Some(other) = seen.insert(target.clone(), name.clone()) {
-                    plan.problems.push(problem(ProblemKind::Damaged, format!("it goes to the same place as {other}")));
+                    plan.problems
+                        .push(problem(ProblemKind::Damaged, format!("it goes to the same place as {other}")));
                     continue;
                 }
-                plan.config.push(PlannedItem { item: item.clone(), target });
+                plan.config.push(PlannedItem {
+                    item: item.clone(),
+                    target,
+                });
             }
         }
     }
@@ -103,7 +126,8 @@ fn plan_config(snapshot: &Snapshot, options: &Options, plan: &mut Plan) {
         ConfigKind::File | ConfigKind::Unknown => 1,
         ConfigKind::Symlink => 2,
     };
-    plan.config.sort_by(|a, b| (order(a.item.kind), &a.target).cmp(&(order(b.item.kind), &b.target)));
+    plan.config
+        .sort_by(|a, b| (order(a.item.kind), &a.target).cmp(&(order(b.item.kind), &b.target)));
 }
 
 /// Where a stored path goes: `--path-map` first, then under `--to`. Never outside: `..` is refused.
@@ -112,7 +136,10 @@ pub(super) fn target(path: &ItemPath, options: &Options) -> Result<PathBuf, Stri
     if !path.is_absolute() {
         return Err("its path is not absolute".into());
     }
-    if path.components().any(|part| !matches!(part, Component::RootDir | Component::Normal(_))) {
+    if path
+        .components()
+        .any(|part| !matches!(part, Component::RootDir | Component::Normal(_)))
+    {
         return Err("its path has `..` in it".into());
     }
     if path.as_os_str().as_bytes().contains(&0) {
@@ -127,7 +154,10 @@ pub(super) fn target(path: &ItemPath, options: &Options) -> Result<PathBuf, Stri
 
 /// The longest old prefix, on component boundaries, is replaced by its new one.
 pub(super) fn map(path: &Path, map: &[(PathBuf, PathBuf)]) -> PathBuf {
-    let best = map.iter().filter(|(old, _)| path.starts_with(old)).max_by_key(|(old, _)| old.components().count());
+    let best = map
+        .iter()
+        .filter(|(old, _)| path.starts_with(old))
+        .max_by_key(|(old, _)| old.components().count());
     match best {
         Some((old, new)) => match path.strip_prefix(old) {
             Ok(rest) if rest.as_os_str().is_empty() => new.clone(),
@@ -144,7 +174,12 @@ mod tests {
 
     #[test]
     fn the_longest_mapping_wins_on_component_boundaries() {
-        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(old, new)| (PathBuf::from(old), PathBuf::from(new))).collect::<Vec<_>>();
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(old, new)| (PathBuf::from(old), PathBuf::from(new)))
+                .collect::<Vec<_>>()
+        };
         let table = pairs(&[("/data", "/srv/synapse"), ("/data/media", "/mnt/media"), ("/etc/a", "/etc/b")]);
         for (path, expected) in [
             ("/data/homeserver.yaml", "/srv/synapse/homeserver.yaml"),

@@ -30,7 +30,8 @@ pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> 
             Ok(metadata) if metadata.is_dir() && planned.item.kind == ConfigKind::Directory => {}
             Ok(_) => there.push(planned.target.display().to_string()),
             // A name that this file system cannot hold is found again, and recorded, when it is written.
-            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {}
+            Err(error)
+                if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {}
             Err(error) if error.kind() == ErrorKind::NotADirectory => there.push(planned.target.display().to_string()),
             Err(error) => return Err(error).with_context(|| format!("look at {}", planned.target.display())),
         }
@@ -38,7 +39,11 @@ pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> 
     if there.is_empty() {
         return Ok(());
     }
-    let more = if there.len() > 3 { format!(" and {} more", there.len() - 3) } else { String::new() };
+    let more = if there.len() > 3 {
+        format!(" and {} more", there.len() - 3)
+    } else {
+        String::new()
+    };
     there.truncate(3);
     let hint = "nothing is ever overwritten: move the old files away, or restore elsewhere with --to or --path-map";
     Err(Error::failed(format!("there already: {}{more}", there.join(", ").escape_debug()), hint).into())

@@ -27,7 +27,12 @@ pub(super) fn make_parents(path: &Path, ids: Ids) -> io::Result<()> {
 pub(super) fn make_folder(path: &Path, mode: u32, ids: Ids) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(io::Error::new(ErrorKind::NotADirectory, format!("{} is not a folder", path.display()))),
+        Ok(_) => {
+            return Err(io::Error::new(
+                ErrorKind::NotADirectory,
+                format!("{} is not a folder", path.display()),
+            ));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -64,7 +69,9 @@ impl Pending {
     /// Begin. The folder must be there.
     pub(super) fn new(target: &Path) -> io::Result<Self> {
         let folder = target.parent().unwrap_or_else(|| Path::new("/"));
-        let file = tempfile::Builder::new().prefix(OsStr::new(".synapse-backup-")).tempfile_in(folder)?;
+        let file = tempfile::Builder::new()
+            .prefix(OsStr::new(".synapse-backup-"))
+            .tempfile_in(folder)?;
         Ok(Self { file })
     }
 

@@ -66,7 +66,11 @@ impl Findings {
                 [one] => format!("{message} (snapshot {one})"),
                 several => format!("{message} (snapshots {})", several.join(", ")),
             };
-            Problem { kind: ProblemKind::Damaged, item, message }
+            Problem {
+                kind: ProblemKind::Damaged,
+                item,
+                message,
+            }
         };
         self.by_item.into_iter().map(|(found, snapshots)| name(found, snapshots)).collect()
     }
@@ -86,11 +90,19 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
     let catalog = reader.catalog();
     for (key, reason) in &catalog.damaged {
-        findings.add(key.clone(), format!("{reason}; what it names is found by the tables of its packs"), None);
+        findings.add(
+            key.clone(),
+            format!("{reason}; what it names is found by the tables of its packs"),
+            None,
+        );
     }
     let relied: BTreeSet<PackId> = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
     structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
-    let mut report = Report { snapshots: snapshots.len() as u64, packs: relied.len() as u64, ..Report::default() };
+    let mut report = Report {
+        snapshots: snapshots.len() as u64,
+        packs: relied.len() as u64,
+        ..Report::default()
+    };
     let bad = match options.read_data_percent {
         Some(percent) => packs::read(repository, &catalog, &relied, percent, &mut report, &mut findings, run).await?,
         None => BadCopies::new(),
@@ -122,7 +134,9 @@ async fn load(repository: &Repository, options: &Options, findings: &mut Finding
 /// Is this blob in a pack that is there, whole and not known to be bad?
 fn good_copy(catalog: &Catalog, id: &BlobId, length: u32, bad: &BadCopies) -> bool {
     catalog.copies(id).iter().any(|location| {
-        let present = catalog.pack(location.pack).is_some_and(|pack| pack.present_bytes == Some(pack.bytes));
+        let present = catalog
+            .pack(location.pack)
+            .is_some_and(|pack| pack.present_bytes == Some(pack.bytes));
         present && location.blob.raw_length == length && !bad.contains(&(location.pack, *id))
     })
 }

@@ -36,21 +36,38 @@ pub(super) async fn read(
     findings: &mut Findings,
     run: &Run<'_>,
 ) -> anyhow::Result<BadCopies> {
-    let chosen: Vec<PackId> = relied.iter().copied().filter(|id| u32::from(id.as_bytes()[15]) * 100 < u32::from(percent) * 256).collect();
+    let chosen: Vec<PackId> = relied
+        .iter()
+        .copied()
+        .filter(|id| u32::from(id.as_bytes()[15]) * 100 < u32::from(percent) * 256)
+        .collect();
     let bytes = chosen.iter().filter_map(|id| catalog.pack(*id)).map(|pack| pack.bytes).sum();
     run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
     let mut bad = BadCopies::new();
-    let mut reads = stream::iter(chosen).map(|id| read_pack(repository, id)).buffer_unordered(PACKS_AT_ONCE);
+    let mut reads = stream::iter(chosen)
+        .map(|id| read_pack(repository, id))
+        .buffer_unordered(PACKS_AT_ONCE);
     while let Some(read) = reads.try_next().await? {
         report.packs_read += 1;
         report.blobs_read += read.blobs;
-        run.progress.advance("read packs", catalog.pack(read.id).map_or(0, |pack| pack.bytes), 1);
+        run.progress
+            .advance("read packs", catalog.pack(read.id).map_or(0, |pack| pack.bytes), 1);
         if let Some(message) = read.whole {
             findings.add(format!("packs/{}", read.id), message, None);
-            bad.extend(catalog.entries().iter().filter(|entry| catalog.packs()[entry.pack as usize].id == read.id).map(|entry| (read.id, entry.blob.id)));
+            bad.extend(
+                catalog
+                    .entries()
+                    .iter()
+                    .filter(|entry| catalog.packs()[entry.pack as usize].id == read.id)
+                    .map(|entry| (read.id, entry.blob.id)),
+            );
         }
         if let Some((_, reason)) = read.bad.first() {
-            findings.add(format!("packs/{}", read.id), format!("{} of its blobs are damaged: {reason}", read.bad.len()), None);
+            findings.add(
+                format!("packs/{}", read.id),
+                format!("{} of its blobs are damaged: {reason}", read.bad.len()),
+                None,
+            );
         }
         bad.extend(read.bad.into_iter().map(|(blob, _)| (read.id, blob)));
     }
@@ -59,7 +76,12 @@ pub(super) async fn read(
 }
 
 async fn read_pack(repository: &Repository, id: PackId) -> anyhow::Result<ReadPack> {
-    let whole = |message: String| ReadPack { id, blobs: 0, bad: Vec::new(), whole: Some(message) };
+    let whole = |message: String| ReadPack {
+        id,
+        blobs: 0,
+        bad: Vec::new(),
+        whole: Some(message),
+    };
     let got = match repository.store().get(&keys::pack(id), ByteRange::All).await {
         Ok(got) => got.bytes,
         Err(store::Error::NotFound { .. }) => return Ok(whole("it is gone".into())),
@@ -67,7 +89,12 @@ async fn read_pack(repository: &Repository, id: PackId) -> anyhow::Result<ReadPa
     };
     let checked = tokio::task::spawn_blocking(move || check(&got)).await?;
     Ok(match checked {
-        Ok((blobs, bad)) => ReadPack { id, blobs, bad, whole: None },
+        Ok((blobs, bad)) => ReadPack {
+            id,
+            blobs,
+            bad,
+            whole: None,
+        },
         Err(error) => whole(format!("its table is damaged: {error}")),
     })
 }
@@ -92,7 +119,10 @@ fn check(object: &Bytes) -> Result<Checked, String> {
             .and_then(|bytes| decoder.decode(bytes).map_err(|error| error.to_string()));
         for entry in frame {
             let start = entry.offset_in_frame as usize;
-            let good = raw.as_ref().map(|raw| raw.get(start..start + entry.raw_length as usize).is_some_and(|blob| BlobId::of(blob) == entry.id));
+            let good = raw.as_ref().map(|raw| {
+                raw.get(start..start + entry.raw_length as usize)
+                    .is_some_and(|blob| BlobId::of(blob) == entry.id)
+            });
             match good {
                 Ok(true) => {}
                 Ok(false) => bad.push((entry.id, "its bytes have another SHA-256".into())),

@@ -53,10 +53,14 @@ pub(super) async fn check_packs(
 /// A pack that no segment names: its own table tells whether anything is lost.
 async fn unnamed(repository: &Repository, id: PackId) -> anyhow::Result<Option<String>> {
     match read_table(repository, id).await {
-        Ok(table) => Ok(Some(format!("no index segment names it; its {} blobs are found by its own table", table.entries.len()))),
-        Err(error @ repo::Error::Damaged { .. }) => {
-            Ok(Some(format!("no index segment names it and its table is damaged: {:#}", anyhow::Error::from(error))))
-        }
+        Ok(table) => Ok(Some(format!(
+            "no index segment names it; its {} blobs are found by its own table",
+            table.entries.len()
+        ))),
+        Err(error @ repo::Error::Damaged { .. }) => Ok(Some(format!(
+            "no index segment names it and its table is damaged: {:#}",
+            anyhow::Error::from(error)
+        ))),
         Err(error) => Err(error.into()),
     }
 }
@@ -70,10 +74,18 @@ pub(super) async fn check_snapshot(
     findings: &mut Findings,
     run: &Run<'_>,
 ) -> anyhow::Result<()> {
-    let mut check = Check { reader, snapshot, bad, report, findings };
+    let mut check = Check {
+        reader,
+        snapshot,
+        bad,
+        report,
+        findings,
+    };
     for database in &snapshot.databases {
         for stream in &database.streams {
-            check.list(&format!("database/{}/{}", database.name, stream.name), &stream.list, run).await?;
+            check
+                .list(&format!("database/{}/{}", database.name, stream.name), &stream.list, run)
+                .await?;
         }
     }
     for item in &snapshot.config {
@@ -127,7 +139,8 @@ impl Check<'_> {
             }
         }
         if lost > 0 {
-            self.findings.add(item, format!("{lost} of its {} blobs are lost", list.blobs), Some(self.snapshot));
+            self.findings
+                .add(item, format!("{lost} of its {} blobs are lost", list.blobs), Some(self.snapshot));
         }
         Ok(())
     }
@@ -156,8 +169,13 @@ impl Check<'_> {
         .await
         .context("walk the media");
         match walked {
-            Err(error) if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) => {
-                self.findings.add("media", format!("the media list is lost: {:#}", error), Some(self.snapshot));
+            Err(error)
+                if error
+                    .chain()
+                    .any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) =>
+            {
+                self.findings
+                    .add("media", format!("the media list is lost: {:#}", error), Some(self.snapshot));
                 Ok(())
             }
             other => other,

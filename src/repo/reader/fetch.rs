@@ -21,7 +21,12 @@ pub(super) struct Outcome {
 impl Reader {
     /// Do one read; blobs that are not what they should be are noted as bad copies.
     pub(super) async fn read(&self, read: Read) -> Result<Outcome> {
-        let Read { pack, offset, length, blobs } = read;
+        let Read {
+            pack,
+            offset,
+            length,
+            blobs,
+        } = read;
         let range = ByteRange::From { offset, length };
         let got = match self.repository.store.get(&keys::pack(pack), range).await {
             Ok(got) => got.bytes,
@@ -30,12 +35,17 @@ impl Reader {
                 for blob in blobs {
                     self.note_bad(blob.id, pack, "the pack is gone");
                 }
-                return Ok(Outcome { blobs: Vec::new(), gone: true });
+                return Ok(Outcome {
+                    blobs: Vec::new(),
+                    gone: true,
+                });
             }
             Err(error) => return Err(error.into()),
         };
         let decode = move || decode(&got, offset, &blobs);
-        let decoded = tokio::task::spawn_blocking(decode).await.map_err(|error| Error::Worker(error.to_string()))?;
+        let decoded = tokio::task::spawn_blocking(decode)
+            .await
+            .map_err(|error| Error::Worker(error.to_string()))?;
         Ok(self.sort_out(pack, decoded))
     }
 
@@ -78,5 +88,7 @@ fn decode(got: &[u8], offset: u64, blobs: &[BlobEntry]) -> Vec<(BlobId, std::res
 
 fn slice(bytes: &[u8], offset: u64, length: u32) -> std::result::Result<&[u8], String> {
     let start = usize::try_from(offset).map_err(|_| "beyond memory".to_owned())?;
-    bytes.get(start..start.saturating_add(length as usize)).ok_or_else(|| "the pack is cut short".to_owned())
+    bytes
+        .get(start..start.saturating_add(length as usize))
+        .ok_or_else(|| "the pack is cut short".to_owned())
 }

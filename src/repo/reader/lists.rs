@@ -89,7 +89,11 @@ impl Reader {
     /// All bytes of a list that is known to be small; an error if it is longer than `bytes_max`.
     pub async fn read_small(&self, list: &List, bytes_max: u64) -> Result<Vec<u8>> {
         if list.bytes > bytes_max {
-            let source = crate::format::Error::OverLimit { what: "item", value: list.bytes, limit: bytes_max };
+            let source = crate::format::Error::OverLimit {
+                what: "item",
+                value: list.bytes,
+                limit: bytes_max,
+            };
             return Err(Error::Encode { source });
         }
         let mut bytes = Vec::new();

@@ -17,9 +17,9 @@ use crate::format::pack::{self, PackTable, TailRead};
 use crate::format::{BlobId, PackId, keys};
 use crate::store::{self, ByteRange};
 
+mod fetch;
 mod lists;
 mod plan;
-mod fetch;
 
 pub use lists::{ListCursor, Window};
 pub use plan::Read;
@@ -44,7 +44,11 @@ pub struct Wanted {
 
 impl From<&ListEntry> for Wanted {
     fn from(entry: &ListEntry) -> Self {
-        Self { id: entry.id, length: entry.length, hint: Some(entry.pack) }
+        Self {
+            id: entry.id,
+            length: entry.length,
+            hint: Some(entry.pack),
+        }
     }
 }
 
@@ -129,13 +133,19 @@ impl Reader {
                 *lock(&self.catalog) = Arc::new(catalog);
             }
         }
-        Ok(wanted.iter().map(|wanted| found.get(&wanted.id).cloned().ok_or_else(|| self.lost(wanted))).collect())
+        Ok(wanted
+            .iter()
+            .map(|wanted| found.get(&wanted.id).cloned().ok_or_else(|| self.lost(wanted)))
+            .collect())
     }
 
     fn lost(&self, wanted: &Wanted) -> Error {
         let bad = lock(&self.bad);
-        let mut reasons: Vec<String> =
-            bad.iter().filter(|((id, _), _)| *id == wanted.id).map(|((_, pack), reason)| format!("pack {pack}: {reason}")).collect();
+        let mut reasons: Vec<String> = bad
+            .iter()
+            .filter(|((id, _), _)| *id == wanted.id)
+            .map(|((_, pack), reason)| format!("pack {pack}: {reason}"))
+            .collect();
         reasons.sort();
         if reasons.is_empty() {
             reasons.push(match wanted.hint {
@@ -143,7 +153,10 @@ impl Reader {
                 None => "no index names it".to_owned(),
             });
         }
-        Error::Lost { id: wanted.id, reason: reasons.join("; ") }
+        Error::Lost {
+            id: wanted.id,
+            reason: reasons.join("; "),
+        }
     }
 
     /// A good copy of each, from the index or else from the table of the pack that the hint names.
@@ -164,9 +177,7 @@ impl Reader {
     fn choose(&self, wanted: &Wanted, copies: Vec<Location>) -> Option<Location> {
         let (aside, bad) = (lock(&self.aside), lock(&self.bad));
         let good = |location: &Location| {
-            !aside.contains(&location.pack)
-                && !bad.contains_key(&(wanted.id, location.pack))
-                && location.blob.raw_length == wanted.length
+            !aside.contains(&location.pack) && !bad.contains_key(&(wanted.id, location.pack)) && location.blob.raw_length == wanted.length
         };
         let mut copies = copies.into_iter().filter(good);
         let first = copies.next()?;
@@ -183,7 +194,12 @@ impl Reader {
             return Ok(None);
         }
         let Some(table) = self.table(hint).await? else { return Ok(None) };
-        let copies = table.entries.iter().filter(|blob| blob.id == wanted.id).map(|blob| Location { pack: hint, blob: *blob }).collect();
+        let copies = table
+            .entries
+            .iter()
+            .filter(|blob| blob.id == wanted.id)
+            .map(|blob| Location { pack: hint, blob: *blob })
+            .collect();
         Ok(self.choose(wanted, copies))
     }
 
@@ -226,9 +242,14 @@ pub async fn read_table(repository: &Repository, id: PackId) -> Result<PackTable
     loop {
         let got = repository.store.get(&key, ByteRange::Last(tail_bytes)).await?;
         match pack::decode_table(&got.bytes, got.object_bytes).map_err(|source| Error::damaged(&key, source))? {
-            TailRead::Table(table) if table.id == id => return Ok(table),
-            TailRead::Table(_) => {
-                let source = crate::format::Error::Damaged { what: "pack table", place: "pack id".into() };
+            // A copied pack (rule B4) keeps its old id in the table: the key is what counts.
+            TailRead::Table(table) => return Ok(PackTable { id, ..table }),
+            // The whole object was read and it still is not enough: the footer lies.
+            TailRead::NeedTail(_) if tail_bytes >= got.object_bytes => {
+                let source = crate::format::Error::Damaged {
+                    what: "pack table",
+                    place: "footer".into(),
+                };
                 return Err(Error::damaged(&key, source));
             }
             TailRead::NeedTail(more) => tail_bytes = more,

@@ -39,7 +39,10 @@ pub(super) fn plan(located: Vec<(Wanted, Location)>) -> Vec<Read> {
         blobs.dedup();
         let mut open: Option<Read> = None;
         for blob in blobs {
-            let (start, end) = (u64::from(blob.frame_offset), u64::from(blob.frame_offset) + u64::from(blob.frame_length));
+            let (start, end) = (
+                u64::from(blob.frame_offset),
+                u64::from(blob.frame_offset) + u64::from(blob.frame_length),
+            );
             match &mut open {
                 Some(read) if start <= read.offset + read.length + GAP_BYTES_MAX && end - read.offset <= READ_BYTES_MAX => {
                     read.length = read.length.max(end - read.offset);
@@ -47,7 +50,12 @@ pub(super) fn plan(located: Vec<(Wanted, Location)>) -> Vec<Read> {
                 }
                 _ => {
                     reads.extend(open.take());
-                    open = Some(Read { pack, offset: start, length: end - start, blobs: vec![blob] });
+                    open = Some(Read {
+                        pack,
+                        offset: start,
+                        length: end - start,
+                        blobs: vec![blob],
+                    });
                 }
             }
         }
@@ -63,13 +71,31 @@ mod tests {
 
     fn located(frame_offset: u32, frame_length: u32, offset_in_frame: u32) -> (Wanted, Location) {
         let id = BlobId::of(&[frame_offset.to_le_bytes(), offset_in_frame.to_le_bytes()].concat());
-        let blob = BlobEntry { id, frame_offset, frame_length, offset_in_frame, raw_length: 1 };
-        (Wanted { id, length: 1, hint: None }, Location { pack: PackId::from_bytes([1; 16]), blob })
+        let blob = BlobEntry {
+            id,
+            frame_offset,
+            frame_length,
+            offset_in_frame,
+            raw_length: 1,
+        };
+        (
+            Wanted { id, length: 1, hint: None },
+            Location {
+                pack: PackId::from_bytes([1; 16]),
+                blob,
+            },
+        )
     }
 
     #[test]
     fn near_frames_are_read_together_and_far_ones_apart() {
-        let reads = plan(vec![located(0, 100, 0), located(100, 100, 0), located(100, 100, 1), located(10_000_000, 5, 0), located(0, 100, 0)]);
+        let reads = plan(vec![
+            located(0, 100, 0),
+            located(100, 100, 0),
+            located(100, 100, 1),
+            located(10_000_000, 5, 0),
+            located(0, 100, 0),
+        ]);
         let shape: Vec<(u64, u64, usize)> = reads.iter().map(|read| (read.offset, read.length, read.blobs.len())).collect();
         assert_eq!(shape, [(0, 200, 3), (10_000_000, 5, 1)]);
     }

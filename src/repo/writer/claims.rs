@@ -48,7 +48,11 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_max: (bytes_max / CLAIM_BYTES / 2).max(1024) }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_max: (bytes_max / CLAIM_BYTES / 2).max(1024),
+        }
     }
 
     /// Who brings this blob in this run, if anybody.

@@ -94,7 +94,13 @@ impl Gatherer {
     }
 
     fn keep(&mut self, window: &Bytes, ranges: &mut Vec<Range<usize>>, copy: bool) {
-        let slice = |range: Range<usize>| if copy { Bytes::copy_from_slice(&window[range]) } else { window.slice(range) };
+        let slice = |range: Range<usize>| {
+            if copy {
+                Bytes::copy_from_slice(&window[range])
+            } else {
+                window.slice(range)
+            }
+        };
         self.blobs.extend(ranges.drain(..).map(slice));
     }
 
@@ -118,7 +124,9 @@ impl Gatherer {
                 let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();
                 encoder.encode(&ids, &slices, placement)
             };
-            let frame = tokio::task::spawn_blocking(encode).await.map_err(|error| Error::Worker(error.to_string()))??;
+            let frame = tokio::task::spawn_blocking(encode)
+                .await
+                .map_err(|error| Error::Worker(error.to_string()))??;
             writer.append(kind, vec![frame]).await?;
             drop(permit);
             Ok(())
@@ -133,7 +141,11 @@ impl Gatherer {
             Place::Known(pack) => *pack,
             Place::Frame(placement) => placement.pack()?,
         };
-        let entry = ListEntry { id: *id, length: *length, pack };
+        let entry = ListEntry {
+            id: *id,
+            length: *length,
+            pack,
+        };
         self.waiting.pop_front();
         self.writer.rely(pack);
         Some(entry)

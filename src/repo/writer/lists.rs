@@ -5,8 +5,8 @@
 
 use super::gather::Gatherer;
 use super::{Result, Writer};
-use crate::format::list::{LIST_ROOT_ENTRIES_MAX, List, ListCutter, ListEntry};
 use crate::format::PackKind;
+use crate::format::list::{LIST_ROOT_ENTRIES_MAX, List, ListCutter, ListEntry};
 
 /// Writes one list, entry by entry.
 #[derive(Debug)]
@@ -26,7 +26,10 @@ struct Level {
 
 impl Level {
     fn new() -> Self {
-        Self { root: Vec::new(), cutting: None }
+        Self {
+            root: Vec::new(),
+            cutting: None,
+        }
     }
 
     /// One more entry; gives what must go into a list blob now.
@@ -39,7 +42,10 @@ impl Level {
             return Vec::new();
         }
         let mut cutter = ListCutter::new();
-        let finished = std::mem::take(&mut self.root).into_iter().filter_map(|entry| cutter.push(entry)).collect();
+        let finished = std::mem::take(&mut self.root)
+            .into_iter()
+            .filter_map(|entry| cutter.push(entry))
+            .collect();
         self.cutting = Some((cutter, Gatherer::new(writer, PackKind::Metadata)));
         finished
     }
@@ -48,7 +54,12 @@ impl Level {
 impl ListWriter {
     /// An empty list.
     pub fn new(writer: &Writer) -> Self {
-        Self { writer: writer.clone(), levels: vec![Level::new()], blobs: 0, bytes: 0 }
+        Self {
+            writer: writer.clone(),
+            levels: vec![Level::new()],
+            blobs: 0,
+            bytes: 0,
+        }
     }
 
     /// The next blob of the stream.
@@ -88,7 +99,12 @@ impl ListWriter {
             }
             let Some((cutter, gatherer)) = &mut current.cutting else {
                 let depth = u8::try_from(level).unwrap_or(u8::MAX);
-                return Ok(List { depth, blobs: self.blobs, bytes: self.bytes, entries: std::mem::take(&mut current.root) });
+                return Ok(List {
+                    depth,
+                    blobs: self.blobs,
+                    bytes: self.bytes,
+                    entries: std::mem::take(&mut current.root),
+                });
             };
             finished.extend(cutter.finish());
             entries = store(gatherer, finished).await?;

@@ -36,7 +36,7 @@ pub use gather::Gatherer;
 pub use lists::ListWriter;
 pub use packer::EncodedFrame;
 pub use segments::put_segment;
-pub use stream::Stored;
+pub use stream::{Source, SourceError, Stored};
 
 use claims::Claims;
 use packer::Packer;
@@ -168,12 +168,20 @@ impl Writer {
     pub fn relied(&self) -> BTreeSet<PackId> {
         let totals = lock(&self.inner.totals);
         let renamed: std::collections::BTreeMap<PackId, PackId> = totals.renamed.iter().copied().collect();
-        lock(&self.inner.relied).iter().map(|pack| renamed.get(pack).copied().unwrap_or(*pack)).collect()
+        lock(&self.inner.relied)
+            .iter()
+            .map(|pack| renamed.get(pack).copied().unwrap_or(*pack))
+            .collect()
     }
 
     /// The usable pack that holds this blob, if the index or the hint of an earlier list knows one.
     pub fn known(&self, id: &BlobId, hint: Option<PackId>) -> Option<PackId> {
-        let found = self.inner.catalog.usable(id).map(|location| location.pack).filter(|pack| self.usable(*pack));
+        let found = self
+            .inner
+            .catalog
+            .usable(id)
+            .map(|location| location.pack)
+            .filter(|pack| self.usable(*pack));
         found.or_else(|| hint.filter(|pack| self.inner.catalog.truncated && self.usable(*pack)))
     }
 
@@ -195,7 +203,9 @@ impl Writer {
 
     /// Permission to hold so many raw and compressed bytes; waits until others have let go of theirs.
     pub async fn work(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.inner.work_kib);
+        let kib = u32::try_from(bytes.div_ceil(1024))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.inner.work_kib);
         let work = Arc::clone(&self.inner.work);
         tokio::select! {
             permit = work.acquire_many_owned(kib) => permit.map_err(|_| Error::Worker("the writer is closed".into())),

@@ -49,7 +49,11 @@ pub(super) struct Packer {
 
 impl Packer {
     pub(super) fn new(kind: PackKind) -> Self {
-        Self { kind, open: None, part: BytesMut::new() }
+        Self {
+            kind,
+            open: None,
+            part: BytesMut::new(),
+        }
     }
 }
 
@@ -96,16 +100,26 @@ pub(super) async fn flush(writer: &Writer, kind: PackKind) -> Result<()> {
     end_pack(writer, &mut packer).await
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB"
+)]
 fn add_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
     let kind = packer.kind;
     let open = packer.open.get_or_insert_with(|| {
         let id = writer.inner.repository.ids.pack();
         OpenPack {
-            table: PackTable { id, kind, entries: Vec::new() },
+            table: PackTable {
+                id,
+                kind,
+                entries: Vec::new(),
+            },
             frames_bytes: 0,
             parts_sent: 0,
-            upload: Arc::new(PackUpload { key: keys::pack(id), id: OnceCell::new() }),
+            upload: Arc::new(PackUpload {
+                key: keys::pack(id),
+                id: OnceCell::new(),
+            }),
             parts: JoinSet::new(),
         }
     });
@@ -113,7 +127,13 @@ fn add_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
     let mut offset_in_frame = 0;
     for &(id, raw_length) in &frame.blobs {
         let (frame_offset, frame_length) = (open.frames_bytes as u32, frame.bytes.len() as u32);
-        open.table.entries.push(BlobEntry { id, frame_offset, frame_length, offset_in_frame, raw_length });
+        open.table.entries.push(BlobEntry {
+            id,
+            frame_offset,
+            frame_length,
+            offset_in_frame,
+            raw_length,
+        });
         offset_in_frame += raw_length;
     }
     open.frames_bytes += frame.bytes.len() as u64;
@@ -136,7 +156,13 @@ async fn send_part(writer: &Writer, packer: &mut Packer) -> Result<()> {
         packer.part.reserve(PART_BYTES);
     }
     open.parts_sent += 1;
-    open.parts.spawn(put_part(writer.clone(), Arc::clone(&open.upload), open.parts_sent, full.freeze(), permit));
+    open.parts.spawn(put_part(
+        writer.clone(),
+        Arc::clone(&open.upload),
+        open.parts_sent,
+        full.freeze(),
+        permit,
+    ));
     Ok(())
 }
 
@@ -175,7 +201,11 @@ async fn begin(writer: &Writer, upload: &PackUpload) -> Result<UploadId, store::
 }
 
 fn stopped(key: &str) -> store::Error {
-    store::Error::Failed { action: "PUT", key: key.to_owned(), source: "the run was stopped".into() }
+    store::Error::Failed {
+        action: "PUT",
+        key: key.to_owned(),
+        source: "the run was stopped".into(),
+    }
 }
 
 /// Close the open pack: its table, its last part, and a task that completes it and hands its entries to the index.
@@ -226,7 +256,13 @@ fn note_pack(writer: &Writer, provisional: PackId, id: PackId) {
 
 /// The last part, all the others, and the Complete.
 async fn complete(writer: &Writer, open: OpenPack, last: Bytes, bytes: u64, permit: OwnedSemaphorePermit) -> Result<PackTable> {
-    let OpenPack { table, parts_sent, upload, mut parts, .. } = open;
+    let OpenPack {
+        table,
+        parts_sent,
+        upload,
+        mut parts,
+        ..
+    } = open;
     parts.spawn(put_part(writer.clone(), Arc::clone(&upload), parts_sent + 1, last, permit));
     let mut tags = Vec::new();
     while let Some(ended) = parts.join_next().await {
@@ -237,7 +273,12 @@ async fn complete(writer: &Writer, open: OpenPack, last: Bytes, bytes: u64, perm
     }
     tags.sort_by_key(|tag| tag.number);
     let id = upload.id.get().ok_or_else(|| Error::Worker("an upload without an id".into()))?;
-    writer.inner.repository.store().complete_upload(&upload.key, id, tags, bytes).await?;
+    writer
+        .inner
+        .repository
+        .store()
+        .complete_upload(&upload.key, id, tags, bytes)
+        .await?;
     lock(&writer.inner.open_uploads).remove(&upload.key);
     Ok(table)
 }
@@ -280,7 +321,9 @@ async fn landed(store: &dyn Store, key: &str, bytes: u64) -> Result<bool> {
 /// Abort what was begun and not completed.
 pub(super) async fn abort_uploads(writer: &Writer) {
     for packer in &writer.inner.packers {
-        let Some(mut open) = packer.lock().await.open.take() else { continue };
+        let Some(mut open) = packer.lock().await.open.take() else {
+            continue;
+        };
         let ended = async { while open.parts.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
             open.parts.shutdown().await;

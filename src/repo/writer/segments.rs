@@ -40,7 +40,11 @@ struct Pending {
 
 impl Segments {
     pub(super) fn new(run: ObjectId) -> Self {
-        Self { run, pending: Mutex::default(), stopped: CancellationToken::new() }
+        Self {
+            run,
+            pending: Mutex::default(),
+            stopped: CancellationToken::new(),
+        }
     }
 
     pub(super) fn run(&self) -> ObjectId {
@@ -59,7 +63,9 @@ impl Segments {
             #[expect(clippy::cast_possible_truncation, reason = "at most a handful of packs are pending")]
             let ordinal = pending.packs.len() as u32;
             pending.packs.push(pack);
-            pending.entries.extend(entries.into_iter().map(|blob| SegmentEntry { pack: ordinal, blob }));
+            pending
+                .entries
+                .extend(entries.into_iter().map(|blob| SegmentEntry { pack: ordinal, blob }));
             pending.since.get_or_insert_with(Instant::now);
             pending.packs.len() >= PACKS_PENDING_MAX || pending.entries.len() >= ENTRIES_MAX - crate::format::PACK_BLOBS_MAX
         };
@@ -72,7 +78,15 @@ impl Segments {
         if packs.is_empty() {
             return Ok(());
         }
-        put_segment(repository, Segment { run: self.run, packs, entries }).await
+        put_segment(
+            repository,
+            Segment {
+                run: self.run,
+                packs,
+                entries,
+            },
+        )
+        .await
     }
 
     fn is_old(&self) -> bool {
@@ -83,7 +97,11 @@ impl Segments {
 /// Write one segment; of unknown outcome: again under a new key (G1, two segments that say the same do no harm).
 pub async fn put_segment(repository: &Repository, segment: Segment) -> Result<()> {
     let encoded = tokio::task::spawn_blocking(move || index::encode_segment(segment)).await;
-    let body = Bytes::from(encoded.map_err(|error| Error::Worker(error.to_string()))?.map_err(|source| Error::Encode { source })?);
+    let body = Bytes::from(
+        encoded
+            .map_err(|error| Error::Worker(error.to_string()))?
+            .map_err(|source| Error::Encode { source })?,
+    );
     let mut tries = 1;
     loop {
         match repository.store.put(&keys::segment(repository.ids.object()), body.clone()).await {

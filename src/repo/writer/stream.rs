@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::gather::Gatherer;
@@ -18,6 +18,15 @@ use crate::format::{BlobId, PackKind};
 
 /// Raw bytes that are read, cut and hashed together.
 const WINDOW_BYTES: usize = 2 << 20;
+
+/// Where the bytes of a stream come from.
+pub trait Source: Send {
+    /// Append the next bytes to `buffer`; 0 is the end of a stream that is whole. A source that did not end well fails.
+    fn read<'a>(&'a mut self, buffer: &'a mut BytesMut) -> BoxFuture<'a, std::result::Result<usize, SourceError>>;
+}
+
+/// Why a source failed.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What became of a stream.
 #[derive(Debug, Clone)]
@@ -34,12 +43,7 @@ type Hashed = JoinHandle<(Bytes, Vec<(BlobId, Range<usize>)>)>;
 
 impl Writer {
     /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read.
-    pub async fn store_stream(
-        &self,
-        what: &str,
-        source: &mut (dyn AsyncRead + Send + Unpin),
-        advance: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Stored> {
+    pub async fn store_stream(&self, what: &str, source: &mut dyn Source, advance: &(dyn Fn(u64) + Send + Sync)) -> Result<Stored> {
         let chunker = Chunker::new(self.inner.repository.info.chunk_sizes).map_err(|source| Error::Encode { source })?;
         let mut gatherer = Gatherer::new(self, PackKind::Database);
         let mut list = ListWriter::new(self);
@@ -47,7 +51,10 @@ impl Writer {
         let mut hashing: Option<Hashed> = None;
         let mut read_bytes = 0;
         loop {
-            let (read, at_end) = fill(source, &mut buffer).await.map_err(|source| Error::Source { what: what.to_owned(), source })?;
+            let (read, at_end) = fill(source, &mut buffer).await.map_err(|source| Error::Source {
+                what: what.to_owned(),
+                source,
+            })?;
             read_bytes += read as u64;
             advance(read as u64);
             let cuts = cut(&chunker, &buffer, at_end);
@@ -72,16 +79,20 @@ impl Writer {
         while let Some(entry) = gatherer.ready() {
             list.push(entry).await?;
         }
-        Ok(Stored { list: list.finish().await?, read_bytes, new_bytes: gatherer.new_bytes })
+        Ok(Stored {
+            list: list.finish().await?,
+            read_bytes,
+            new_bytes: gatherer.new_bytes,
+        })
     }
 }
 
 /// Read until the window is full or the stream has ended.
-async fn fill(source: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut BytesMut) -> std::io::Result<(usize, bool)> {
+async fn fill(source: &mut dyn Source, buffer: &mut BytesMut) -> std::result::Result<(usize, bool), SourceError> {
     let before = buffer.len();
     buffer.reserve(WINDOW_BYTES - before.min(WINDOW_BYTES / 2));
     while buffer.len() < WINDOW_BYTES {
-        if source.read_buf(buffer).await? == 0 {
+        if source.read(buffer).await? == 0 {
             return Ok((buffer.len() - before, true));
         }
     }

@@ -13,6 +13,7 @@ mod load;
 mod media;
 mod owners;
 mod paths;
+mod remembered;
 mod table;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 pub use collect::{FILES_MAX, open_file};
 pub use discover::discover;
 pub use guess::GUESS_BYTES_MAX;
+pub use remembered::databases_of;
 
 /// What discovery has to know beside the configuration itself.
 #[derive(Debug, Clone, Default)]

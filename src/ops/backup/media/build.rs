@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context;
 
 use super::previous::is_damage;
-use super::{Counts, Task, row_state};
+use super::{Counts, Task, heals, row_state};
 use crate::format::manifest::{EntryProblem, MediaBlob, MediaEntry, RowDigest, Shard, ShardRef, decode_shard};
 use crate::format::snapshot::ProblemKind;
 use crate::format::{ItemPath, PackId, PackKind};
@@ -25,11 +25,15 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn first(&self) -> ItemPath {
-        self.rows.first().map_or_else(|| ItemPath::from(""), |row| ItemPath::from(row.path.as_str()))
+        self.rows
+            .first()
+            .map_or_else(|| ItemPath::from(""), |row| ItemPath::from(row.path.as_str()))
     }
 
     pub(super) fn last(&self) -> ItemPath {
-        self.rows.last().map_or_else(|| ItemPath::from(""), |row| ItemPath::from(row.path.as_str()))
+        self.rows
+            .last()
+            .map_or_else(|| ItemPath::from(""), |row| ItemPath::from(row.path.as_str()))
     }
 }
 
@@ -39,7 +43,13 @@ pub(super) enum Done {
     /// The old shard, unread.
     Inherited(ShardRef),
     /// A new one.
-    Built { shard: Shard, first: ItemPath, rows: RowDigest, problems: u64, bytes: u64 },
+    Built {
+        shard: Shard,
+        first: ItemPath,
+        rows: RowDigest,
+        problems: u64,
+        bytes: u64,
+    },
     /// Nothing of it is to be saved.
     Empty,
 }
@@ -61,7 +71,9 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     let mut placed: Vec<Option<Placed>> = Vec::with_capacity(group.rows.len());
     let mut to_read = Vec::new();
     for (place, row) in group.rows.iter().enumerate() {
-        let kept = known.get(&ItemPath::from(row.path.as_str())).and_then(|known| keep(task, row, known));
+        let kept = known
+            .get(&ItemPath::from(row.path.as_str()))
+            .and_then(|known| keep(task, row, known));
         if kept.is_none() {
             to_read.push(place);
         }
@@ -78,7 +90,10 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
 /// The old shard, when its rows are these rows, nothing of it is open, and everything it relies on is usable (B1).
 fn inherit(task: &Task<'_>, group: &Group) -> Option<ShardRef> {
     let first = group.first();
-    let shard = group.overlapping.iter().find(|shard| shard.first == first && shard.rows == group.digest)?;
+    let shard = group
+        .overlapping
+        .iter()
+        .find(|shard| shard.first == first && shard.rows == group.digest)?;
     let whole = shard.problems == 0 && shard.packs.iter().all(|pack| task.writer.usable(*pack));
     if task.full || !whole {
         return None;
@@ -96,7 +111,11 @@ async fn load_known(task: &Task<'_>, group: &Group) -> anyhow::Result<HashMap<It
     let wanted: Vec<Wanted> = group
         .overlapping
         .iter()
-        .map(|shard| Wanted { id: shard.blob, length: shard.length, hint: Some(shard.pack) })
+        .map(|shard| Wanted {
+            id: shard.blob,
+            length: shard.length,
+            hint: Some(shard.pack),
+        })
         .collect();
     for blob in task.reader.fetch(&wanted).await? {
         let shard = blob.map_err(anyhow::Error::from).and_then(|bytes| Ok(decode_shard(&bytes)?));
@@ -121,7 +140,13 @@ fn keep(task: &Task<'_>, row: &MediaRow, (entry, packs): &Placed) -> Option<Plac
         .blobs
         .iter()
         .zip(packs)
-        .map(|(blob, pack)| if task.writer.usable(*pack) { Some(*pack) } else { task.writer.known(&blob.id, None) })
+        .map(|(blob, pack)| {
+            if task.writer.usable(*pack) {
+                Some(*pack)
+            } else {
+                task.writer.known(&blob.id, None)
+            }
+        })
         .collect();
     Some((entry.clone(), packs?))
 }
@@ -138,7 +163,10 @@ async fn read(
     let mut missing = Vec::new();
     for batch in files::batches(&sizes) {
         let places = &to_read[batch];
-        let paths = places.iter().map(|&place| (candidates(task, &group.rows[place]), group.rows[place].bytes.unwrap_or(0))).collect();
+        let paths = places
+            .iter()
+            .map(|&place| (candidates(task, &group.rows[place]), group.rows[place].bytes.unwrap_or(0)))
+            .collect();
         let outcomes = files::save_batch(task.writer, PackKind::Media, paths).await.context("send media")?;
         for (&place, outcome) in places.iter().zip(outcomes) {
             let row = &group.rows[place];
@@ -156,12 +184,20 @@ async fn read(
         return Ok(());
     }
     // Synapse deletes the file and then the row: a row that is gone by now is a deletion that went on meanwhile.
-    let paths = missing.iter().map(|&place| group.rows[place].path.clone()).collect();
-    let there: HashSet<String> = (task.recheck)(paths).await.context("look for rows whose files are missing")?;
+    let looked_for = missing
+        .iter()
+        .map(|&place| &group.rows[place])
+        .filter(|row| !heals(row.kind))
+        .map(|row| (row.kind, row.path.clone()));
+    let there: HashSet<String> = task
+        .live
+        .still_there(looked_for.collect())
+        .await
+        .context("look for rows whose files are missing")?;
     for place in missing {
         let row = &group.rows[place];
         task.run.progress.advance("media", 0, 1);
-        if row.kind.heals() {
+        if heals(row.kind) {
             counts.lock().unwrap_or_else(PoisonError::into_inner).report.thumbnails_missing += 1;
         } else if there.contains(&row.path) {
             let message = "the database has a row for it, but there is no file".to_owned();
@@ -195,7 +231,15 @@ async fn saved(task: &Task<'_>, row: &MediaRow, file: SavedFile, counts: &Mutex<
         path: ItemPath::from(row.path.as_str()),
         bytes: file.bytes,
         sha256: Some(file.sha256),
-        blobs: file.blobs.iter().map(|blob| MediaBlob { id: blob.id, length: blob.length, pack: 0 }).collect(),
+        blobs: file
+            .blobs
+            .iter()
+            .map(|blob| MediaBlob {
+                id: blob.id,
+                length: blob.length,
+                pack: 0,
+            })
+            .collect(),
         mode: (file.mode != defaults.mode).then_some(file.mode),
         uid: (file.uid != defaults.uid).then_some(file.uid),
         gid: (file.gid != defaults.gid).then_some(file.gid),
@@ -212,7 +256,7 @@ fn odd(row: &MediaRow, file: &SavedFile) -> Option<(ProblemKind, String)> {
     if file.changed {
         return Some((ProblemKind::Changed, "it changed while it was read".into()));
     }
-    if row.kind.heals() {
+    if heals(row.kind) {
         // Synapse may make thumbnails anew at any time.
         return None;
     }
@@ -221,7 +265,10 @@ fn odd(row: &MediaRow, file: &SavedFile) -> Option<(ProblemKind, String)> {
             return Some((ProblemKind::Short, format!("it has {} bytes, its row says {expected}", file.bytes)));
         }
         Some(expected) if file.bytes > expected => {
-            return Some((ProblemKind::Changed, format!("it has {} bytes, its row says {expected}", file.bytes)));
+            return Some((
+                ProblemKind::Changed,
+                format!("it has {} bytes, its row says {expected}", file.bytes),
+            ));
         }
         _ => {}
     }
@@ -279,5 +326,11 @@ fn assemble(group: Group, placed: Vec<Option<Placed>>, counts: &Mutex<Counts>) -
     drop(counts);
     let first = shard.entries[0].path.clone();
     let first = if first < group.first() { first } else { group.first() };
-    Done::Built { shard, first, rows: group.digest, problems, bytes }
+    Done::Built {
+        shard,
+        first,
+        rows: group.digest,
+        problems,
+        bytes,
+    }
 }

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use anyhow::Context;
-use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 
 use super::MediaReport;
+use super::database::LiveRows;
 use super::spool::Rows;
 use crate::format::manifest::{RowHasher, RowState, ShardCutter};
 use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
@@ -20,7 +20,7 @@ use crate::format::{BlobId, ItemPath};
 use crate::ops::Run;
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::synapse::media::MediaRow;
+use crate::synapse::media::{MediaItem, MediaKind, MediaRow};
 
 mod build;
 mod previous;
@@ -35,9 +35,6 @@ const GROUPS_AT_ONCE: usize = 6;
 /// Problems that a report names; the snapshot's shards have all.
 pub(super) const PROBLEMS_NAMED_MAX: usize = 1_000;
 
-/// Which of these media paths the live database still has a row for.
-pub(super) type Recheck<'a> = &'a (dyn Fn(Vec<String>) -> BoxFuture<'a, anyhow::Result<std::collections::HashSet<String>>> + Send + Sync);
-
 /// What the media of a run are told.
 pub(super) struct Task<'a> {
     pub(super) writer: &'a Writer,
@@ -51,7 +48,8 @@ pub(super) struct Task<'a> {
     /// Open every file again.
     pub(super) full: bool,
     pub(super) included: MediaIncluded,
-    pub(super) recheck: Recheck<'a>,
+    /// Asked whether the rows of missing files are still there.
+    pub(super) live: &'a LiveRows<'a>,
     pub(super) run: &'a Run<'a>,
 }
 
@@ -98,37 +96,8 @@ impl Task<'_> {
 /// Send what is new, inherit what is not, and write the manifest.
 pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<StoredMedia> {
     let counts = Mutex::new(Counts::default());
-    let previous = Previous::new(task.reader, task.previous.filter(|_| !task.full));
-    let groups = stream::unfold(Some((rows, previous)), |state| async {
-        let (mut rows, mut previous) = state?;
-        match next_group(task, &mut rows, &counts) {
-            Ok(None) => None,
-            Ok(Some(mut group)) => match previous.overlapping(&group.first(), &group.last()).await {
-                Ok(overlapping) => {
-                    group.overlapping = overlapping;
-                    Some((Ok(group), Some((rows, previous))))
-                }
-                Err(error) => Some((Err(error), None)),
-            },
-            Err(error) => Some((Err(error), None)),
-        }
-    });
-    let mut built = std::pin::pin!(
-        groups
-            .map(|group| async {
-                let group = group?;
-                build::build(task, group, &counts).await
-            })
-            .buffered(GROUPS_AT_ONCE)
-    );
     let mut shards = ShardWriter::new(task.writer);
-    while let Some(done) = built.next().await {
-        match done? {
-            Done::Inherited(shard) => shards.inherit(shard).await?,
-            Done::Built { shard, first, rows, problems, bytes } => shards.push(shard, first, rows, problems, bytes).await?,
-            Done::Empty => {}
-        }
-    }
+    build_all(task, rows, &counts, &mut shards).await?;
     let list = shards.finish().await.context("write the media manifest")?;
     let counts = counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let defaults = &task.defaults;
@@ -148,16 +117,59 @@ pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<S
     Ok(StoredMedia { media, counts })
 }
 
+/// Group after group, some at once, into shards in the order of their paths.
+async fn build_all(task: &Task<'_>, rows: Rows, counts: &Mutex<Counts>, shards: &mut ShardWriter) -> anyhow::Result<()> {
+    let previous = Previous::new(task.reader, task.previous.filter(|_| !task.full));
+    let groups = stream::unfold(Some((rows, previous)), |state| async {
+        let (mut rows, mut previous) = state?;
+        match next_group(task, &mut rows, counts) {
+            Ok(None) => None,
+            Ok(Some(mut group)) => match previous.overlapping(&group.first(), &group.last()).await {
+                Ok(overlapping) => {
+                    group.overlapping = overlapping;
+                    Some((Ok(group), Some((rows, previous))))
+                }
+                Err(error) => Some((Err(error), None)),
+            },
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let mut built = std::pin::pin!(
+        groups
+            .map(|group| async {
+                let group = group?;
+                build::build(task, group, counts).await
+            })
+            .buffered(GROUPS_AT_ONCE)
+    );
+    while let Some(done) = built.next().await {
+        match done? {
+            Done::Inherited(shard) => shards.inherit(shard).await?,
+            Done::Built {
+                shard,
+                first,
+                rows,
+                problems,
+                bytes,
+            } => shards.push(shard, first, rows, problems, bytes).await?,
+            Done::Empty => {}
+        }
+    }
+    Ok(())
+}
+
 /// The rows of the next shard.
 fn next_group(task: &Task<'_>, rows: &mut Rows, counts: &Mutex<Counts>) -> anyhow::Result<Option<Group>> {
     let (mut group, mut cutter, mut hasher) = (Vec::new(), ShardCutter::new(), RowHasher::new());
     for row in rows.by_ref() {
-        let row = row.context("read the list of media back")?;
-        if row.bad_id {
-            let message = "its media id is not one that Synapse makes; nothing was opened".to_owned();
-            task.problem(counts, ProblemKind::Missing, &row.path, message);
-            continue;
-        }
+        let row = match row.context("read the list of media back")? {
+            MediaItem::File(row) => row,
+            MediaItem::BadId { text, .. } => {
+                let message = "its media id is not one that Synapse makes; nothing was opened".to_owned();
+                task.problem(counts, ProblemKind::Missing, &text, message);
+                continue;
+            }
+        };
         hasher.push(&row.path, &row_state(&row));
         let ends = cutter.push(&row.path, row.bytes);
         group.push(row);
@@ -165,10 +177,22 @@ fn next_group(task: &Task<'_>, rows: &mut Rows, counts: &Mutex<Counts>) -> anyho
             break;
         }
     }
-    Ok((!group.is_empty()).then(|| Group { rows: group, digest: hasher.finish(), overlapping: Vec::new() }))
+    Ok((!group.is_empty()).then(|| Group {
+        rows: group,
+        digest: hasher.finish(),
+        overlapping: Vec::new(),
+    }))
 }
 
 /// A row as the manifest remembers it.
 fn row_state(row: &MediaRow) -> RowState {
-    RowState { length: row.bytes, sha256: row.sha256.map(BlobId::from_bytes) }
+    RowState {
+        length: row.bytes,
+        sha256: row.sha256.map(BlobId::from_bytes),
+    }
+}
+
+/// Thumbnails are made anew by Synapse when somebody asks, previews of links expire: missing ones are only counted.
+fn heals(kind: MediaKind) -> bool {
+    !matches!(kind, MediaKind::Local | MediaKind::Remote)
 }

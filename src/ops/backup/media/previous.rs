@@ -26,7 +26,11 @@ impl<'a> Previous<'a> {
     /// At the start; `None` inherits nothing.
     pub(super) fn new(reader: &'a Reader, media: Option<&Media>) -> Self {
         let windows = media.map(|media| Box::pin(reader.windows(&media.shards)) as Windows<'a>);
-        Self { windows, ahead: VecDeque::new(), lines: 0 }
+        Self {
+            windows,
+            ahead: VecDeque::new(),
+            lines: 0,
+        }
     }
 
     /// The shards that may hold a path between `first` and `last`. Must be asked in ascending order.
@@ -66,7 +70,8 @@ impl<'a> Previous<'a> {
         for (_, blob) in window? {
             for line in blob?.split_inclusive(|byte| *byte == b'\n') {
                 self.lines += 1;
-                self.ahead.push_back(decode_shard_ref(line, self.lines).context("the last snapshot's media list")?);
+                self.ahead
+                    .push_back(decode_shard_ref(line, self.lines).context("the last snapshot's media list")?);
             }
         }
         Ok(())

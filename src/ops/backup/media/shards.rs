@@ -75,7 +75,9 @@ impl ShardWriter {
                 Some(Some(entry)) => Some(entry.pack),
                 None => None,
             };
-            let Some((mut line, _)) = self.waiting.pop_front() else { return Ok(()) };
+            let Some((mut line, _)) = self.waiting.pop_front() else {
+                return Ok(());
+            };
             line.pack = pack.unwrap_or(line.pack);
             encode_shard_ref(&line, &mut self.piece).map_err(|source| Error::Encode { source })?;
             if cuts_after(line.first.as_bytes()) || self.piece.len() >= PIECE_BYTES_MAX {

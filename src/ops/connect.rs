@@ -1,0 +1,109 @@
+//! Reaching the databases: which programs, which connection, as which user. Shared by backup, restore and doctor.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::Tools as Options;
+use crate::synapse::postgres::tools::ToolOptions;
+use crate::synapse::postgres::{ConnInfo, RunAs, Surroundings, Tools};
+use crate::synapse::{Engine, Homeserver, Role};
+
+/// How long a dump waits for locks that others hold, in seconds.
+pub(super) const LOCK_SECONDS: u64 = 60;
+
+/// A database of the homeserver, or one from the settings.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// `synapse`, `synapse-<label>` or the settings' name.
+    pub(super) name: String,
+    pub(super) info: ConnInfo,
+    /// Synapse's `main` data store is in it: media rows are read here.
+    pub(super) is_main: bool,
+}
+
+/// Find psql, pg_dump and pg_restore.
+pub(super) async fn tools(options: &Options) -> anyhow::Result<Tools> {
+    let path = options
+        .path
+        .iter()
+        .map(|folder| folder.as_os_str().as_bytes())
+        .collect::<Vec<_>>()
+        .join(&b':');
+    let beside = |name: &str| {
+        options
+            .pg_dump
+            .as_ref()
+            .and_then(|pg_dump| Some(pg_dump.parent()?.join(name)))
+            .filter(|path| path.exists())
+    };
+    let options = ToolOptions {
+        pg_dump: options.pg_dump.clone(),
+        pg_restore: beside("pg_restore"),
+        psql: beside("psql"),
+        path: String::from_utf8_lossy(&path).into_owned(),
+        usual_folders: true,
+    };
+    Ok(Tools::find(&options).await?)
+}
+
+/// The databases in the order in which they are dumped: Synapse's own, then those of the settings.
+pub(super) fn sources(homeserver: &Homeserver, further: &[(String, String)], options: &Options) -> anyhow::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    let surroundings = surroundings(options, synapse_user(homeserver));
+    for database in &homeserver.databases {
+        let Engine::Postgres { args } = &database.engine else { continue };
+        let info = ConnInfo::from_arguments(args, &surroundings).with_context(|| format!("the settings of database {}", database.name))?;
+        let is_main = database.name == "synapse";
+        sources.push(Source {
+            name: database.name.clone(),
+            info,
+            is_main,
+        });
+    }
+    for (name, url) in further {
+        sources.push(Source {
+            name: name.clone(),
+            info: told(url, options).with_context(|| format!("database {name}"))?,
+            is_main: false,
+        });
+    }
+    Ok(sources)
+}
+
+/// A connection that the user has spelled out.
+pub(super) fn told(text: &str, options: &Options) -> anyhow::Result<ConnInfo> {
+    Ok(ConnInfo::parse(text, &surroundings(options, None))?)
+}
+
+/// The connection of `database.args`, as Synapse would make it.
+pub(super) fn of_arguments(args: &BTreeMap<String, String>, homeserver: &Homeserver, options: &Options) -> anyhow::Result<ConnInfo> {
+    Ok(ConnInfo::from_arguments(args, &surroundings(options, synapse_user(homeserver)))?)
+}
+
+fn surroundings(options: &Options, run_as: Option<RunAs>) -> Surroundings {
+    let variables = options.environment.iter().cloned().collect();
+    Surroundings {
+        variables,
+        working_directory: None,
+        root: rustix::process::geteuid().is_root(),
+        run_as,
+    }
+}
+
+/// The user that Synapse runs as: whose the media store is, or else the signing key. A socket lets nobody else in.
+fn synapse_user(homeserver: &Homeserver) -> Option<RunAs> {
+    let key = homeserver
+        .files
+        .iter()
+        .find(|file| file.role == Role::SigningKey)
+        .map(|file| &file.owner);
+    let owner = homeserver.media.owner.as_ref().filter(|owner| owner.uid != 0).or(key)?;
+    (owner.uid != 0).then(|| RunAs {
+        uid: owner.uid,
+        gid: owner.gid,
+        home: None::<PathBuf>,
+    })
+}

@@ -1,0 +1,214 @@
+//! The databases: where each goes, whether it is empty, and the load from its stream without a temporary file.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use futures::stream::StreamExt;
+
+use super::config::Contents;
+use super::plan::Plan;
+use super::{DatabaseTarget, Options, wanted_databases};
+use crate::format::snapshot::{Database, Snapshot, StreamFormat};
+use crate::ops::connect::{self, LOCK_SECONDS};
+use crate::ops::{Error, Run};
+use crate::repo::reader::Reader;
+use crate::synapse::config;
+use crate::synapse::postgres::load::{Load, LoadOptions};
+use crate::synapse::postgres::session::Purpose;
+use crate::synapse::postgres::tools::Version;
+use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
+use crate::synapse::{DatabaseConfig, Engine};
+
+/// A database of the snapshot and where it goes.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) database: Database,
+    pub(super) info: ConnInfo,
+}
+
+impl Target {
+    /// For the plan.
+    pub(super) fn line(&self) -> String {
+        let bytes: u64 = self.database.streams.iter().map(|stream| stream.list.bytes).sum();
+        format!("load database `{}` ({bytes} bytes of dump) into {}", self.database.name, self.info)
+    }
+}
+
+/// A target that was found empty, with what loading it needs.
+#[derive(Debug)]
+pub(super) struct Checked {
+    target: Target,
+    tools: Tools,
+    options: LoadOptions,
+}
+
+/// Where every wanted database goes: as told, else where the restored configuration or the settings say it was.
+pub(super) fn targets(snapshot: &Snapshot, plan: &Plan, contents: &Contents, options: &Options) -> anyhow::Result<Vec<Target>> {
+    let mut remembered: Option<Vec<DatabaseConfig>> = None;
+    let mut targets = Vec::new();
+    for database in wanted_databases(snapshot, options) {
+        let told = options
+            .databases
+            .iter()
+            .find(|(name, _)| *name == database.name)
+            .map(|(_, target)| target);
+        let in_settings = options
+            .settings_databases
+            .iter()
+            .find(|(name, _)| *name == database.name)
+            .map(|(_, url)| url);
+        let info = match (told, in_settings) {
+            (Some(DatabaseTarget::Skip), _) => continue,
+            (Some(DatabaseTarget::ConnInfo(text)), _) => connect::told(text, &options.tools),
+            (None, Some(url)) => connect::told(url, &options.tools),
+            (None, None) => {
+                if remembered.is_none() {
+                    remembered = Some(configured(snapshot, plan, contents, options)?);
+                }
+                as_configured(remembered.as_deref().unwrap_or_default(), snapshot, database, options)
+            }
+        };
+        let info = info.with_context(|| format!("where does database `{}` go?", database.name))?;
+        targets.push(Target {
+            database: database.clone(),
+            info,
+        });
+    }
+    Ok(targets)
+}
+
+/// The databases that the snapshot's own configuration names.
+fn configured(snapshot: &Snapshot, plan: &Plan, contents: &Contents, options: &Options) -> anyhow::Result<Vec<DatabaseConfig>> {
+    let file = |path: &crate::format::ItemPath| {
+        let place = plan.config.iter().position(|planned| planned.item.path == *path)?;
+        match &contents[place] {
+            Some(Ok(bytes)) => Some((PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes())), bytes.clone())),
+            _ => None,
+        }
+    };
+    let files: Vec<_> = snapshot.config_paths.iter().filter_map(file).collect();
+    if files.is_empty() {
+        let hint = "say it with `--database synapse=CONNINFO`, or restore the configuration too";
+        return Err(Error::usage("it is not known where the database was", hint).into());
+    }
+    let options = config::Options {
+        working_directory: options.working_directory.clone().or_else(|| Some("/".into())),
+        path_map: options.container_path_map.clone(),
+        ..config::Options::default()
+    };
+    config::databases_of(&files, &options).context("the configuration in the snapshot")
+}
+
+fn as_configured(databases: &[DatabaseConfig], snapshot: &Snapshot, database: &Database, options: &Options) -> anyhow::Result<ConnInfo> {
+    let found = databases.iter().find(|config| config.name == database.name);
+    let Some(Engine::Postgres { args }) = found.map(|config| &config.engine) else {
+        let hint = format!("say it with `--database {}=CONNINFO`", database.name);
+        return Err(Error::usage(format!("the restored configuration names no database `{}`", database.name), hint).into());
+    };
+    // Whom Synapse runs as: its media are that user's.
+    let uid = snapshot
+        .media
+        .as_ref()
+        .and_then(|media| Some((media.uid?, media.gid?)))
+        .filter(|(uid, _)| *uid != 0);
+    let surroundings = Surroundings {
+        variables: options.tools.environment.iter().cloned().collect(),
+        working_directory: options.working_directory.clone(),
+        root: rustix::process::geteuid().is_root(),
+        run_as: uid.map(|(uid, gid)| RunAs { uid, gid, home: None }),
+    };
+    Ok(ConnInfo::from_arguments(args, &surroundings)?)
+}
+
+/// Every target is reachable and empty (made, if asked for), and this machine can load it. Nothing is loaded yet.
+pub(super) async fn check(targets: &[Target], options: &Options) -> anyhow::Result<Vec<Checked>> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tools = connect::tools(&options.tools).await?;
+    let mut checked = Vec::new();
+    for target in targets {
+        let load = check_one(target, &tools, options)
+            .await
+            .with_context(|| format!("restore database `{}`", target.database.name))?;
+        checked.push(Checked {
+            target: target.clone(),
+            tools: tools.clone(),
+            options: load,
+        });
+    }
+    Ok(checked)
+}
+
+async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow::Result<LoadOptions> {
+    let database = &target.database;
+    if let Some(stream) = database.streams.iter().find(|stream| stream.format != StreamFormat::Custom) {
+        return Err(Error::failed(
+            format!("stream `{}` has a format that this version does not know", stream.name),
+            "use a newer version",
+        )
+        .into());
+    }
+    tools.pg_restore(archive_version(database))?;
+    if options.create_database && !options.dry_run {
+        target::create_database(&target.info, tools, None).await?;
+    }
+    if options.create_database && options.dry_run {
+        return Ok(LoadOptions::default());
+    }
+    let mut session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await?;
+    target::refuse_unless_empty(&mut session).await?;
+    let ownership = target::ownership(&mut session, &database.facts.owners, &database.facts.grantees).await?;
+    let load = LoadOptions {
+        keep_owners: ownership.keep_owners,
+        keep_privileges: ownership.keep_privileges,
+        role: None,
+        superuser: session.server().superuser,
+    };
+    session.close().await;
+    Ok(load)
+}
+
+/// The version of the pg_dump that wrote the streams, as the snapshot remembers it.
+fn archive_version(database: &Database) -> Version {
+    Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
+}
+
+/// Load one database; empties the one-time keys and lets the planner know.
+pub(super) async fn load(reader: &Reader, checked: Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<String> {
+    let name = checked.target.database.name.clone();
+    load_one(reader, &checked, options, run).await.with_context(|| {
+        let hint = "drop the half-loaded database and restore again; homeserver.yaml and the signing key were not written";
+        Error::failed(format!("database `{name}` could not be loaded"), hint)
+    })?;
+    Ok(name)
+}
+
+async fn load_one(reader: &Reader, checked: &Checked, _options: &Options, run: &Run<'_>) -> anyhow::Result<()> {
+    let Checked { target, tools, options } = checked;
+    let stage = format!("database {}", target.database.name);
+    let bytes = target.database.streams.iter().map(|stream| stream.list.bytes).sum();
+    run.progress.stage(&stage, Some(bytes), None);
+    for stream in &target.database.streams {
+        let mut load = Load::start(&target.info, tools, archive_version(&target.database), options.clone())?;
+        let mut windows = std::pin::pin!(reader.windows(&stream.list));
+        while let Some(window) = windows.next().await {
+            for (_, blob) in window.context("read the dump")? {
+                let blob = blob.context("the dump is damaged")?;
+                run.progress.advance(&stage, blob.len() as u64, 0);
+                load.write(blob).await?;
+            }
+        }
+        let loaded = load.finish().await?;
+        if !loaded.warnings.is_empty() {
+            tracing::warn!("pg_restore: {}", loaded.warnings.trim_end());
+        }
+    }
+    let mut session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await?;
+    target::empty_one_time_keys(&mut session).await?;
+    target::analyze(&mut session).await?;
+    session.close().await;
+    run.progress.done(&stage);
+    Ok(())
+}
