@@ -40,6 +40,17 @@ pub enum ByteRange {
     Last(u64),
 }
 
+impl ByteRange {
+    /// First byte and the byte after the last, in an object of so many bytes.
+    pub fn within(self, object_bytes: u64) -> (u64, u64) {
+        match self {
+            Self::All => (0, object_bytes),
+            Self::From { offset, length } => (offset.min(object_bytes), offset.saturating_add(length).min(object_bytes)),
+            Self::Last(length) => (object_bytes.saturating_sub(length), object_bytes),
+        }
+    }
+}
+
 /// The store's own clock in an answer (HTTP `Date`). The protocol's times are only ever these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {

@@ -1,0 +1,212 @@
+//! A private `MinIO` on a free port of the loopback interface, with a directory of its own.
+//!
+//! [`shared`] starts one for all tests of a binary; [`Minio::start`] one of one's own (with TLS, with a region). The server
+//! is a child of a small shell that waits for the end of its input, which is the end of the test process, however
+//! that ends: then it kills the server and removes the directory. Nothing is skipped: without the binary, tests fail.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::operation::create_bucket::CreateBucketError;
+use synapse_backup::store::s3::{AccessKey, Provider, S3Options};
+
+/// The pair every server of these tests is started with.
+pub const ACCESS_KEY: &str = "test-access-key";
+/// Its secret.
+pub const SECRET_KEY: &str = "test-secret-key";
+
+/// Kills the server when its input ends.
+const KEEPER: &str = r#"
+minio=$1; data=$2; shift 2
+"$minio" server --quiet "$@" "$data" </dev/null >"$data.log" 2>&1 &
+server=$!
+trap '' INT TERM
+cat >/dev/null
+kill -9 "$server" 2>/dev/null
+wait "$server" 2>/dev/null
+rm -rf "${data%/data}"
+"#;
+
+/// A running server.
+pub struct Minio {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
+    pub endpoint: String,
+    keeper: Child,
+}
+
+/// How to start one.
+#[derive(Default)]
+pub struct How<'a> {
+    /// A directory with `public.crt` and `private.key`.
+    pub certificates: Option<&'a Path>,
+    /// A region it insists on.
+    pub region: Option<&'a str>,
+    /// Buckets that are there from the beginning: to `MinIO` on one drive, a directory is a bucket.
+    pub buckets: &'a [&'a str],
+}
+
+/// The one of this test binary.
+pub fn shared() -> &'static Minio {
+    static SHARED: OnceLock<Minio> = OnceLock::new();
+    SHARED.get_or_init(|| Minio::start(&How::default()))
+}
+
+/// The binary that `scripts/setup` builds.
+///
+/// # Panics
+/// When it is not there.
+pub fn binary() -> PathBuf {
+    let home = || PathBuf::from(variable("HOME").expect("HOME is not set")).join(".cache");
+    let of_user = || variable("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("synapse-backup");
+    let cache = variable("SYNAPSE_BACKUP_CACHE").map_or_else(of_user, PathBuf::from);
+    let binary = cache.join("bin/minio");
+    assert!(
+        binary.is_file(),
+        "MinIO is missing at {}: `scripts/setup` gets it",
+        binary.display()
+    );
+    binary
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test finds its tools by the environment")]
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+impl Minio {
+    /// Start one and wait until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(how: &How<'_>) -> Self {
+        for _ in 0..5 {
+            // Another process may take the port between our look and the server's start.
+            if let Some(minio) = Self::try_start(how) {
+                return minio;
+            }
+        }
+        panic!("MinIO does not become ready: {}", binary().display());
+    }
+
+    fn try_start(how: &How<'_>) -> Option<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("synapse-backup-minio-")
+            .tempdir()
+            .expect("a temporary directory")
+            .keep();
+        let data = directory.join("data");
+        for bucket in how.buckets {
+            std::fs::create_dir_all(data.join(bucket)).expect("a directory for a bucket");
+        }
+        let address = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port");
+        let mut command = Command::new("sh");
+        command.args(["-c", KEEPER, "minio-keeper"]).arg(binary()).arg(&data);
+        command.args(["--address", &address.to_string(), "--console-address", "127.0.0.1:0"]);
+        match how.certificates {
+            Some(folder) => command.arg("--certs-dir").arg(folder),
+            None => command.arg("--certs-dir").arg(directory.join("no-certificates")),
+        };
+        command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
+        command
+            .env("MINIO_BROWSER", "off")
+            .env("MINIO_UPDATE", "off")
+            .env("MINIO_CALLHOME_ENABLE", "off");
+        if let Some(region) = how.region {
+            command.env("MINIO_SITE_REGION", region);
+        }
+        let keeper = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh starts");
+        let endpoint = if how.certificates.is_some() {
+            format!("https://localhost:{}", address.port())
+        } else {
+            format!("http://{address}")
+        };
+        let minio = Self { address, endpoint, keeper };
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            if minio.is_ready(how.certificates.is_some()) {
+                return Some(minio);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
+    fn is_ready(&self, has_tls: bool) -> bool {
+        let Ok(mut stream) = TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) else {
+            return false;
+        };
+        // A client that does not speak TLS is told so, but only by a server that is up.
+        let wanted: &[u8] = if has_tls { b" 400" } else { b" 200" };
+        let mut answer = [0; 16];
+        stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
+            && stream
+                .write_all(b"GET /minio/health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                .is_ok()
+            && stream
+                .read(&mut answer)
+                .is_ok_and(|read| answer[..read].windows(4).any(|four| four == wanted))
+    }
+
+    /// Settings for a bucket of this server, without patience for what cannot work.
+    pub fn options(&self, bucket: &str) -> S3Options {
+        S3Options {
+            bucket: bucket.to_owned(),
+            endpoint: Some(self.endpoint.clone()),
+            access_key: Some(AccessKey {
+                id: ACCESS_KEY.to_owned(),
+                secret: SECRET_KEY.to_owned(),
+                session_token: None,
+            }),
+            provider: Some(Provider::Minio),
+            ..S3Options::default()
+        }
+    }
+
+    /// Make a bucket; one that is there already is fine. (Plain http only.)
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn create_bucket(&self, bucket: &str) {
+        match self.client().create_bucket().bucket(bucket).send().await {
+            Ok(_) => {}
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => {}
+            Err(error) => panic!("no bucket {bucket}: {error:?}"),
+        }
+    }
+
+    /// A plain client, to look at the server from another side.
+    pub fn client(&self) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .endpoint_url(&self.endpoint)
+            .region(Region::new("us-east-1"))
+            .force_path_style(true)
+            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+            .build();
+        aws_sdk_s3::Client::from_conf(config)
+    }
+}
+
+impl Drop for Minio {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
