@@ -2,7 +2,7 @@
 //!
 //! Synapse reads its configuration with `yaml.safe_load` (`synapse/config/_base.py`, `read_config_files`), and a reader
 //! of YAML 1.2 sees other values in the same text: `password: 0123` is the number 83 for Synapse, `no` is false, `1:30`
-//! is 90, a key given twice counts by its last value, `<<` merges. Here a parser of events (`saphyr-parser`) gives the
+//! is 90, a key given twice counts by its last value, `<<` merges. Here a parser of events (`granit-parser`) gives the
 //! shape, and the meaning is ours: `source` looks at the text, `tree` keeps nodes and anchors, `scalar` and `number`
 //! resolve scalars, `construct` builds values. `tests/fixtures/yaml_cases.json` holds what `PyYAML` itself says.
 //!

@@ -138,12 +138,21 @@ pub fn python_float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf".into() } else { "-inf".into() };
     }
-    let short = format!("{value:e}");
-    let (mantissa, exponent) = short.split_once('e').unwrap_or((&short, "0"));
+    // The shortest digits that read back. Of two that are equally near Python takes the even one, as exact formatting does.
+    let shortest = format!("{value:e}");
+    let decimals = shortest
+        .split('e')
+        .next()
+        .and_then(|mantissa| Some(mantissa.split_once('.')?.1.len()))
+        .unwrap_or_default();
+    let text = Some(format!("{value:.decimals$e}"))
+        .filter(|exact| exact.parse() == Ok(value))
+        .unwrap_or(shortest);
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
     if (-4..16).contains(&exponent) {
-        let text = format!("{value}");
-        if text.contains('.') { text } else { text + ".0" }
+        let places = i32::try_from(decimals).unwrap_or_default() - exponent;
+        format!("{value:.*}", usize::try_from(places).unwrap_or_default().max(1))
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
         format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())

@@ -28,17 +28,7 @@ fn encode(value: &Value) -> Json {
 }
 
 /// Where the parser of events is kinder than `PyYAML`: Synapse does not start with these, so nothing depends on them.
-const KINDER: &[&str] = &[
-    "[::1]",
-    "[:]",
-    "[:x]",
-    "[|x]",
-    "[>x]",
-    "a: \u{2028}x\n",
-    "a: &x 1\nb: &x 2\nc: *x\n",
-    "a: [x?y, z]\n",
-    "a: [::1, b]\n",
-];
+const KINDER: &[&str] = &["[::1]", "[:]", "[:x]", "a: \u{2028}x\n", "a: [x?y, z]\n", "a: [::1, b]\n"];
 
 /// Oddities of `PyYAML` 6 that we do not follow: no separation before a comment, `-`, `?` and `&x:` at odd places, the
 /// line breaks of 1.1, a map that merges itself. Most are refused here, none can be met by accident.
@@ -103,7 +93,7 @@ fn an_error_names_the_place_and_never_the_text() {
         ("a: 1\npassword: !hunter2\n", "2:11"),
         ("a: 1\n  password:\thunter2\n", "2"),
         ("password: 2024-13-01\n", "1:11"),
-        ("a:\n  - [hunter2\n", "3"),
+        ("a:\n  - [hunter2\n", "2:5"),
         ("ok: 1\nbad: \u{7}hunter2\n", "2:6"),
         ("a: 1\n---\nhunter2: 1\n", "2:1"),
         ("password: *hunter2\n", "1:11"),

@@ -3,10 +3,10 @@
 //! Nodes lie in one vector and refer to each other by number, so an alias costs nothing here. What they unfold to is
 //! counted in `construct`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::scalar::Tag;
 use super::{DEPTH_MAX, NODES_MAX, Position, YamlError, source};
@@ -35,7 +35,14 @@ pub(super) enum Content {
 /// Reads the document in `text`.
 pub(super) fn compose(text: &str) -> Result<Tree, YamlError> {
     let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
+    let options = granit_parser::options! {
+        block_nesting_limit: DEPTH_MAX,
+        block_scalar_eof_without_line_feed: true,
+        emit_anchor_events: true,
+        emit_comments: false,
+        flow_nesting_limit: DEPTH_MAX,
+    };
+    for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| scan_error(&error))?;
         builder.take(event, &span)?;
     }
@@ -53,6 +60,7 @@ struct Builder {
     documents: usize,
     /// By the parser's number of the anchor.
     anchors: HashMap<usize, NodeId>,
+    anchor_names: HashSet<String>,
     open: Vec<Open>,
     /// Where quoted and block scalars stand, in characters.
     opaque: Vec<Range<usize>>,
@@ -66,10 +74,10 @@ struct Open {
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
-        let at = position(&span.start);
+        let at = position(&span.tag_span().map_or(span.start, |tag| tag.start));
         match event {
-            Event::Nothing | Event::StreamStart | Event::DocumentEnd | Event::StreamEnd => {}
-            Event::DocumentStart(_) => {
+            Event::StreamStart | Event::DocumentEnd | Event::StreamEnd => {}
+            Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
                     return Err(YamlError::new(at, "a second document; Synapse reads exactly one"));
@@ -86,6 +94,11 @@ impl Builder {
                     .ok_or_else(|| YamlError::new(at, "an alias of nothing"))?;
                 self.attach(node);
             }
+            Event::Anchor(_, name) => {
+                if !self.anchor_names.insert(name.into_owned()) {
+                    return Err(YamlError::new(at, "an anchor (`&`) whose name is taken"));
+                }
+            }
             Event::Scalar(text, style, anchor, tag) => {
                 self.remember_opaque(style, span);
                 let tag = scalar_tag(tag.as_deref(), &text, style);
@@ -98,7 +111,7 @@ impl Builder {
                     },
                 )?;
             }
-            Event::SequenceStart(anchor, tag) => {
+            Event::SequenceStart(_, anchor, tag) => {
                 let tag = full_name(tag.as_deref()).map_or(Tag::List, |name| Tag::named(&name));
                 self.add(
                     anchor,
@@ -109,7 +122,7 @@ impl Builder {
                     },
                 )?;
             }
-            Event::MappingStart(anchor, tag) => {
+            Event::MappingStart(_, anchor, tag) => {
                 let tag = full_name(tag.as_deref()).map_or(Tag::Map, |name| Tag::named(&name));
                 self.add(
                     anchor,
@@ -120,6 +133,8 @@ impl Builder {
                     },
                 )?;
             }
+            // Comments and the like, which were not asked for, and what the parser may learn.
+            _ => return Err(YamlError::new(at, "something that no YAML of Synapse has")),
         }
         Ok(())
     }
@@ -169,11 +184,12 @@ impl Builder {
 }
 
 /// Handle and suffix in one; none for the non-specific tag `!`, which on lists and maps changes nothing.
-fn full_name(tag: Option<&saphyr_parser::Tag>) -> Option<String> {
-    tag.map(|tag| format!("{}{}", tag.handle, tag.suffix)).filter(|name| name != "!")
+fn full_name(tag: Option<&granit_parser::Tag>) -> Option<String> {
+    tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()))
+        .filter(|name| name != "!")
 }
 
-fn scalar_tag(tag: Option<&saphyr_parser::Tag>, text: &str, style: ScalarStyle) -> Tag {
+fn scalar_tag(tag: Option<&granit_parser::Tag>, text: &str, style: ScalarStyle) -> Tag {
     match full_name(tag) {
         Some(name) => Tag::named(&name),
         // With `!`, even a quoted scalar resolves as if it were plain.
