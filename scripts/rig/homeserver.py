@@ -46,7 +46,7 @@ rc_room_creation: {per_second: 10000, burst_count: 10000}
 class Installation:
     """Everything of one Synapse that is on disk, and the names by which it reaches its database."""
 
-    root: pathlib.Path
+    root: pathlib.Path  # all of it is below this folder
     server_name: str
     config: list[pathlib.Path]  # what goes behind -c, in order
     working_directory: pathlib.Path
@@ -56,22 +56,18 @@ class Installation:
     role: str
     port: int
     registration_secret: str
-    extra_tree: list[pathlib.Path] = dataclasses.field(default_factory=list)  # more folders that hold configuration
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    loose: frozenset[str] = frozenset()  # files of no meaning to Synapse: a restore may bring them back, or not
 
     @property
     def url(self) -> str:
         """Where its client API listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def config_trees(self) -> list[pathlib.Path]:
-        """The folders whose files a restore must bring back."""
-        return [self.root / "etc", *self.extra_tree]
-
     def destroy(self, postgres: Postgres) -> None:
         """Loses everything: the database, the media, the configuration and the keys."""
         postgres.drop_database(self.database)
-        for tree in (*self.config_trees(), self.media_store):
-            shutil.rmtree(tree)
+        shutil.rmtree(self.root)
 
 
 class Homeserver:
@@ -87,7 +83,8 @@ class Homeserver:
         for path in self.installation.config:
             argv += ["-c", path]
         cwd = self.installation.working_directory
-        self.process = self.ground.start(self.name, argv, cwd=cwd, env={"PYTHONDONTWRITEBYTECODE": "1"})
+        cwd.mkdir(parents=True, exist_ok=True)  # an empty folder is nothing that a backup could bring back
+        self.process = self.ground.start(self.name, argv, cwd=cwd, env={"PYTHONDONTWRITEBYTECODE": "1", **self.installation.environment})
         wait_for("Synapse", self._ready, START_SECONDS, self.process, self.ground.log(self.name))
 
     def stop(self) -> None:
