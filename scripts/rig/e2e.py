@@ -103,6 +103,9 @@ def e2e(messages: int, files: int, keep: bool) -> int:
             faults.all_faults(stage, sentences)
         except Abort as error:
             print(f"nothing after this makes sense: {error}")
+        except Exception:  # between two sentences: counted like one, so that the summary is always printed
+            sentences.failed += 1
+            traceback.print_exc()
         if sentences.failed:
             ground.keep = True
     print(f"{sentences.passed} passed, {sentences.failed} failed")

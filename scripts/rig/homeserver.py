@@ -128,7 +128,7 @@ def plain(ground: Ground, postgres: Postgres, name: str = "synapse") -> Installa
         f"database: {{name: psycopg2, args: {json.dumps(args)}}}\n"
         f"registration_shared_secret: {json.dumps(secret)}\n"
         "listeners:\n"
-        f"  - {{port: {port}, type: http, bind_addresses: ['127.0.0.1'], resources: [{{names: [client]}}]}}\n" + OPEN_LIMITS
+        f"  - {{port: {port}, type: http, bind_addresses: ['127.0.0.1'], resources: [{{names: [client, keys]}}]}}\n" + OPEN_LIMITS
     )
     # The generated log configuration writes a file of its own; ours is the captured output.
     (etc / f"{server_name}.log.config").write_text(LOG_CONFIG)
