@@ -86,7 +86,7 @@ class Stage:
     def nothing_left_over(self) -> None:
         """No upload is open and no child of the tool lives."""
         check(self.minio.open_uploads(BUCKET) == 0, "a multipart upload was left open")
-        left = [path for path in _command_lines() if b"pg_dump" in path or b"pg_restore" in path]
+        left = _processes_of(self.tool.sessions)
         check(not left, f"a child of the tool is still running: {left}")
 
 
@@ -277,9 +277,11 @@ def _access_times_work(path: pathlib.Path) -> bool:
     return path.stat().st_atime_ns != 0
 
 
-def _command_lines() -> list[bytes]:
+def _processes_of(sessions: set[int]) -> list[bytes]:
+    """Command lines of the processes in these sessions: each run of the tool has one of its own, which its children inherit."""
     found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes())
+            if os.getsid(int(path.name)) in sessions:
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" "))
     return found

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 
 from e2e import BUCKET, PREFIX, Sentences, Stage, check
-from ground import RigError, free_port
+from ground import ROOT, RigError, free_port
 from tool import Run, Tool
 
 QUICK_SECONDS = 45  # "within seconds, not after minutes of retries"
@@ -77,6 +77,11 @@ def bad_settings(stage: Stage, sentences: Sentences) -> None:
         check("config.yaml:" in said and "limits" in said, said)
     with sentences("settings that are no YAML are exit 2"):
         tool("no-yaml", good + "keep: [1, 2\n").run("snapshots", expect=(2,))
+    with sentences("the settings that are shipped for Kubernetes and the compose file are accepted"):
+        for number, text in enumerate(_shipped_settings()):
+            one = tool(f"shipped-{number}", text)
+            one.environment["SYNAPSE_BACKUP_REPOSITORY"] = f"file://{stage.ground.path}/no-repository-here"
+            one.run("snapshots", expect=(10,), seconds=QUICK_SECONDS)
     cases = {
         "a bucket that does not exist": (stage.settings("s3://no-such-bucket/x"), {}, (10,)),
         "a prefix without a repository": (stage.settings(f"s3://{BUCKET}/elsewhere"), {}, (10,)),
@@ -91,6 +96,14 @@ def bad_settings(stage: Stage, sentences: Sentences) -> None:
             run = one.run("backup", expect=codes, seconds=QUICK_SECONDS)
             error = run.report["error"]
             check(error and error["message"] and error["hint"], error)
+
+
+def _shipped_settings() -> list[str]:
+    import yaml  # comes with Synapse
+
+    chart = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "configmap.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return [chart["data"]["config.yaml"], compose["configs"]["settings"]["content"]]
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ CACHE = pathlib.Path(
 )
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 20
+# SIGINT is ignored in background jobs of a shell unless somebody asks for it.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RigError(Exception):
@@ -81,11 +83,11 @@ class Ground:
         self._processes: list[tuple[str, subprocess.Popen[bytes], int]] = []
 
     def __enter__(self) -> Ground:
-        self._handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+        self._handlers = {number: signal.signal(number, self._interrupt) for number in ENDINGS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDINGS:
             signal.signal(number, signal.SIG_IGN)
         try:
             for _, process, stop_signal in reversed(self._processes):
@@ -96,7 +98,6 @@ class Ground:
             else:
                 shutil.rmtree(self.path, ignore_errors=True)
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 

@@ -57,11 +57,12 @@ class Minio:
         wait_for("MinIO", self._ready, 60, self.process, self.ground.log(self.name))
 
     def _ready(self) -> bool:
+        # Its health page says ready before it can answer requests: a listing of the buckets is the better question.
         try:
-            with urllib.request.urlopen(f"{self.url}/minio/health/ready", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
+            self.request("GET", "/")
+        except RigError:
             return False
+        return True
 
     @property
     def environment(self) -> dict[str, str]:

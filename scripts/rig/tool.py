@@ -27,7 +27,7 @@ def binary() -> pathlib.Path:
     """The release binary, or the one that SYNAPSE_BACKUP names."""
     if os.environ.get("SYNAPSE_BACKUP"):
         return pathlib.Path(os.environ["SYNAPSE_BACKUP"]).resolve()
-    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "release" / "synapse-backup"
+    return ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target") / "release" / "synapse-backup"
 
 
 def settings(minio: Minio, installation: Installation, repository: str, more: str = "") -> str:
@@ -86,6 +86,7 @@ class Tool:
         path = f"{clean.get('PATH', '/usr/bin:/bin')}:{postgres.binaries()}"
         self.environment = {**clean, **minio.environment, "HOME": str(self.folder), "PATH": path}
         self.count = 0
+        self.sessions: set[int] = set()  # of every run so far; a session bears the number of the process that began it
 
     def begin(self, *arguments: str | os.PathLike[str], json_lines: bool = True) -> Running:
         """Starts the tool and does not wait."""
@@ -93,7 +94,9 @@ class Tool:
         word = next((str(a) for a in arguments if not str(a).startswith("-")), "run")
         base = self.ground.logs / f"{self.name}-{self.count:02}-{word}"
         argv = [self.binary, "-c", self.config, *(["--json"] if json_lines else []), *arguments]
-        return Running(argv, base, self.environment, str(self.folder), json_lines, word)
+        running = Running(argv, base, self.environment, str(self.folder), json_lines, word)
+        self.sessions.add(running.process.pid)
+        return running
 
     def run(self, *arguments: str | os.PathLike[str], expect: Sequence[int] = (0,), seconds: float = TOOL_SECONDS) -> Run:
         """Runs the tool to its end; an exit code that is not expected is an error."""
