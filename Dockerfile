@@ -1,0 +1,31 @@
+# syntax=docker/dockerfile:1
+# synapse-backup with the PostgreSQL client tools, as an unprivileged user. The root file system may be read-only; only /tmp (small) and,
+# if used, the folder of the writer key and the cache must be writable.
+
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential cmake && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
+    cargo build --release --locked && cp target/release/synapse-backup /synapse-backup
+
+FROM debian:bookworm-slim
+# pg_dump must not be older than the server: PGDG's newest dumps every supported version.
+ARG POSTGRESQL_CLIENT=18
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates curl \
+    && install -d /usr/share/postgresql-common/pgdg \
+    && curl -fsSL -o /usr/share/postgresql-common/pgdg/apt.postgresql.org.asc https://www.postgresql.org/media/keys/ACCC4CF8.asc \
+    && echo "deb [signed-by=/usr/share/postgresql-common/pgdg/apt.postgresql.org.asc] https://apt.postgresql.org/pub/repos/apt bookworm-pgdg main" \
+       > /etc/apt/sources.list.d/pgdg.list \
+    && apt-get update \
+    && apt-get install -y --no-install-recommends "postgresql-client-${POSTGRESQL_CLIENT}" \
+    && apt-get purge -y --auto-remove curl \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /synapse-backup /usr/local/bin/synapse-backup
+# 991 is the user of the Synapse image, whose media and keys are to be read.
+RUN groupadd --gid 991 synapse-backup && useradd --uid 991 --gid 991 --home-dir /var/lib/synapse-backup --create-home --shell /usr/sbin/nologin synapse-backup
+USER 991:991
+WORKDIR /var/lib/synapse-backup
+ENTRYPOINT ["/usr/local/bin/synapse-backup"]
+CMD ["--help"]

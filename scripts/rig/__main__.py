@@ -1,0 +1,83 @@
+"""Command line of the rig; scripts/demo, scripts/e2e and scripts/bench call it with the Python of Synapse's venv.
+
+    python scripts/rig demo | e2e | bench | serve
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from ground import Ground, RigError
+
+
+def main() -> int:
+    """Reads the arguments, runs one verb, turns its errors into one line and an exit code."""
+    parser = argparse.ArgumentParser(prog="rig", description="Real servers for the demo, the end-to-end test and the benchmarks")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, text in (("demo", "back up, destroy, restore"), ("e2e", "the end-to-end test"), ("serve", "start everything and wait")):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("--messages", type=int, default=120, help="messages on the first day")
+        verb.add_argument("--files", type=int, default=40, help="media on the first day")
+        verb.add_argument("--keep", action="store_true", help="keep logs and data")
+        verb.add_argument("--awkward", action="store_true", help="(serve) the awkward configuration")
+    bench = verbs.add_parser("bench", help="first backup, second backup, restore; beside restic and kopia if RESTIC and KOPIA name them")
+    bench.add_argument("--database-mib", type=int, default=128, help="size of the generated database")
+    bench.add_argument("--media-mib", type=int, default=256, help="size of the generated media")
+    bench.add_argument("--keep", action="store_true", help="keep logs and data")
+    arguments = parser.parse_args()
+    try:
+        return run(arguments)
+    except RigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        return 130
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """One verb. Its module is imported here, since each needs other libraries."""
+    if arguments.verb == "demo":
+        from demo import demo
+
+        demo(arguments.messages, arguments.files, arguments.keep)
+    elif arguments.verb == "e2e":
+        from e2e import e2e
+
+        return e2e(arguments.messages, arguments.files, arguments.keep)
+    elif arguments.verb == "bench":
+        from bench import bench
+
+        bench(arguments.database_mib, arguments.media_mib, arguments.keep)
+    else:
+        serve(arguments)
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """A playground: everything runs and is filled until Ctrl-C."""
+    from awkward import awkward
+    from homeserver import Homeserver, plain
+    from minio import Minio
+    from postgres import Postgres
+    from story import Story
+    from tool import settings
+
+    with Ground("serve", arguments.keep) as ground:
+        postgres, minio = Postgres(ground), Minio(ground)
+        minio.make_bucket("offsite")
+        installation = (awkward if arguments.awkward else plain)(ground, postgres)
+        Homeserver(ground, installation).start()
+        Story(installation).begin(arguments.messages, arguments.files)
+        config = ground.path / "config.yaml"
+        config.write_text(settings(minio, installation, "s3://offsite/matrix"))
+        for key, value in {**minio.environment, **postgres.environment}.items():
+            print(f"export {key}={value}")
+        print(f"# Synapse: {installation.url}, database {installation.database!r}; settings for -c: {config}; Ctrl-C ends it", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
