@@ -1,0 +1,13 @@
+//! The repository over a simulated store: what goes in comes out, in the right order of writes, whatever call fails.
+//!
+//! No server is needed here. The homeserver's side of the story is in `tests/backup.rs`.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[path = "repo/rig.rs"]
+mod rig;
+
+#[path = "repo/faults.rs"]
+mod faults;
+#[path = "repo/round_trip.rs"]
+mod round_trip;

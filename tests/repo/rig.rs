@@ -1,0 +1,165 @@
+//! A repository in memory, streams to put into it, and the shortest run that commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use synapse_backup::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, Totals};
+use synapse_backup::ops::verify::{self, Report};
+use synapse_backup::ops::{Limits, Run};
+use synapse_backup::progress::Quiet;
+use synapse_backup::repo::commit::{self, CheckFailed};
+use synapse_backup::repo::writer::{Budget, Source, SourceError, Stored, Writer};
+use synapse_backup::repo::{Ids, Repository, catalog, open};
+use synapse_backup::store::Store;
+use synapse_backup::store::memory::{Clock, Memory};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const LIMITS: Limits = Limits { memory_bytes: 256 << 20, connections: 4 };
+
+/// A store in memory whose clock stands at a fixed time.
+pub(crate) fn memory() -> Arc<Memory> {
+    Arc::new(Memory::new(Clock::starting_at("2026-11-01T00:00:00Z".parse().unwrap())))
+}
+
+/// Ids that are the same in every run of a test.
+pub(crate) fn counted_ids() -> Ids {
+    let next = AtomicU64::new(1);
+    Ids::new(move || {
+        let number = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        bytes
+    })
+}
+
+pub(crate) async fn init(store: Arc<dyn Store>) -> Repository {
+    open::init(store, Ids::random()).await.unwrap()
+}
+
+/// Bytes that do not compress and are the same for the same seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Bytes as a stream, with an end that is whole or not.
+pub(crate) struct Bytes {
+    rest: Vec<u8>,
+    ends_well: bool,
+}
+
+impl Bytes {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self { rest: bytes.to_vec(), ends_well: true }
+    }
+
+    pub(crate) fn broken(bytes: &[u8]) -> Self {
+        Self { rest: bytes.to_vec(), ends_well: false }
+    }
+}
+
+impl Source for Bytes {
+    fn read<'a>(&'a mut self, buffer: &'a mut BytesMut) -> BoxFuture<'a, Result<usize, SourceError>> {
+        Box::pin(async move {
+            let length = self.rest.len().min(300_000);
+            if length == 0 && !self.ends_well {
+                return Err("pg_dump was killed".into());
+            }
+            buffer.extend_from_slice(&self.rest.drain(..length).collect::<Vec<u8>>());
+            Ok(length)
+        })
+    }
+}
+
+/// Open a session, store the stream, commit.
+pub(crate) async fn backup(repository: &Repository, source: &mut dyn Source) -> Result<Snapshot, String> {
+    let catalog = catalog::load(repository, 64 << 20).await.map_err(|error| error.to_string())?;
+    let budget = Budget::new(LIMITS.memory_bytes, LIMITS.connections);
+    let writer = Writer::open(repository, Arc::new(catalog), std::collections::BTreeSet::new(), &budget);
+    let ended = take(&writer, source).await;
+    if ended.is_err() {
+        writer.abort().await;
+    }
+    ended
+}
+
+async fn take(writer: &Writer, source: &mut dyn Source) -> Result<Snapshot, String> {
+    let time = writer.repository().date().await.map_err(|error| error.to_string())?;
+    let stored = writer.store_stream("main", source, &|_| {}).await.map_err(|error| error.to_string())?;
+    let finished = writer.finish().await.map_err(|error| error.to_string())?;
+    let mut relied = writer.relied();
+    relied.extend(finished.packs);
+    let committed = commit::commit(writer.repository(), &relied, |id, packs| Snapshot {
+        id,
+        packs: packs.iter().copied().collect(),
+        ..document(writer.repository(), &stored, time)
+    });
+    committed.await.map_err(|failed| match failed {
+        CheckFailed::Gone(packs) => format!("gone: {packs:?}"),
+        CheckFailed::Error(error) => error.to_string(),
+    })
+}
+
+fn document(repository: &Repository, stored: &Stored, time: Timestamp) -> Snapshot {
+    let stream = Stream { name: "main".into(), format: StreamFormat::Custom, list: stored.list.clone(), tables: Vec::new() };
+    let database = Database {
+        name: "synapse".into(),
+        database: "synapse".into(),
+        server_version: "15".into(),
+        pg_dump_version: "15".into(),
+        encoding: "UTF8".into(),
+        collation: "C".into(),
+        ctype: "C".into(),
+        owner: "synapse".into(),
+        streams: vec![stream],
+        excluded_table_data: Vec::new(),
+        facts: Facts::default(),
+    };
+    Snapshot {
+        id: repository.ids().object(),
+        format: 1,
+        repository: repository.info().id,
+        time,
+        tool_version: "0".into(),
+        synapse_version: None,
+        server_name: "example.org".into(),
+        tags: Vec::new(),
+        signing_keys: Vec::new(),
+        databases: vec![database],
+        media: None,
+        config: Vec::new(),
+        config_paths: Vec::new(),
+        packs: Vec::new(),
+        problems: Vec::new(),
+        totals: Totals::default(),
+        seconds: 0,
+    }
+}
+
+/// What `cat` gives of a snapshot's stream.
+pub(crate) async fn read(repository: &Repository, snapshot: &str) -> anyhow::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    synapse_backup::ops::inspect::cat(repository, snapshot, "database/synapse/main", LIMITS, &run(), &mut out).await?;
+    Ok(out)
+}
+
+/// Every byte of every snapshot.
+pub(crate) async fn verify(repository: &Repository) -> Report {
+    let options = verify::Options { snapshot: None, read_data_percent: Some(100), limits: LIMITS };
+    verify::verify(repository, &options, &run()).await.unwrap()
+}
+
+pub(crate) fn run() -> Run<'static> {
+    Run { progress: &Quiet, cancel: CancellationToken::new() }
+}
