@@ -101,6 +101,8 @@ impl Bars {
         for (_, bar) in std::mem::take(&mut *self.stages()) {
             bar.drawn.finish_and_clear();
         }
+        // What cannot be cleared cannot be helped: the terminal is gone.
+        let _ = self.screen.clear();
     }
 }
 
@@ -110,12 +112,13 @@ fn style(end_known: bool, counts_items: bool) -> ProgressStyle {
     style.progress_chars("=> ")
 }
 
-/// A bar where the end is known, else a wheel that turns.
+/// A bar where the end is known, else a wheel that turns. They fit 80 columns; words that do not are cut off, since a
+/// line that wraps cannot be cleared.
 const fn template(end_known: bool, counts_items: bool) -> &'static str {
     match (end_known, counts_items) {
-        (true, false) => "{prefix:20} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left  {msg}",
-        (true, true) => "{prefix:20} [{bar:24}] {human_pos} of {human_len}, {per_sec}, {eta} left  {msg}",
-        (false, _) => "{prefix:20} {spinner} {binary_bytes}, {binary_bytes_per_sec}, {elapsed}  {msg}",
+        (true, false) => "{prefix:17} [{bar:12}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left  {wide_msg}",
+        (true, true) => "{prefix:17} [{bar:12}] {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}",
+        (false, _) => "{prefix:17} {spinner} {binary_bytes}, {binary_bytes_per_sec}, {elapsed}  {wide_msg}",
     }
 }
 
