@@ -30,7 +30,7 @@ const CODE_LINES_MAX: usize = 400;
 const HEAD_LINES: std::ops::RangeInclusive<usize> = 3..=15;
 
 /// What only `cli` may do, and what it is called in the message.
-const ONLY_CLI: [(&str, &str); 10] = [
+const ONLY_CLI: [(&str, &str); 15] = [
     ("println!", "prints"),
     ("print!", "prints"),
     ("eprintln!", "prints"),
@@ -39,7 +39,12 @@ const ONLY_CLI: [(&str, &str); 10] = [
     ("io::stdout(", "writes to standard output"),
     ("io::stderr(", "writes to standard error"),
     ("io::stdin(", "reads standard input"),
-    ("std::env", "reads the environment or the arguments"),
+    ("env::var", "reads the environment"),
+    ("env::set_var", "changes the environment"),
+    ("env::args", "reads the arguments"),
+    ("env::current_", "asks where the process stands"),
+    ("env::temp_dir", "reads the environment"),
+    ("env::home_dir", "reads the environment"),
     ("process::exit", "ends the process"),
 ];
 
@@ -433,6 +438,7 @@ fn a_planted_print_is_found_and_a_lookalike_is_not() {
     for (line, found) in [
         ("println!(\"x\");", true),
         ("let x = std::env::var(\"HOME\");", true),
+        ("let folders = std::env::split_paths(&options.path);", false),
         ("command.env(\"PGPASSWORD\", secret);", false),
         ("command.stdout(Stdio::piped());", false),
         ("let version = env!(\"CARGO_PKG_VERSION\");", false),
