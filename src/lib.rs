@@ -28,4 +28,4 @@ pub mod repo;
 
 pub mod ops;
 
-//pub mod cli;
+pub mod cli;

@@ -1,1 +1,20 @@
-fn main() {}
+//! The program: a runtime around `cli::run`, and its exit code.
+//!
+//! The runtime is ended with a deadline, so that a blocked call (a hanging network file system, a full pipe) cannot
+//! hold up a program that was told to stop. Everything else is in the library.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use synapse_backup::cli;
+
+/// What blocking calls get to end after the verb has returned; with `cli`'s own wait for a verb to clean up this stays
+/// below the 5 s in which an interrupted run is over.
+const BLOCKING_CALLS_WAIT: Duration = Duration::from_millis(500);
+
+fn main() -> std::io::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let code = runtime.block_on(cli::run());
+    runtime.shutdown_timeout(BLOCKING_CALLS_WAIT);
+    Ok(ExitCode::from(code))
+}

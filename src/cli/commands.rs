@@ -1,0 +1,182 @@
+//! One function for each command: open what it needs, call its verb once, hand over what came of it.
+//!
+//! What can be refused without asking anybody (flags, settings) is refused first; then the repository is opened, so
+//! that a wrong URL is told before a homeserver is looked at for minutes. Nothing is printed here but data as it comes.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap_complete::Shell;
+
+use super::args::{self, Command};
+use super::connect;
+use super::environment::Environment;
+use super::exit::Outcome;
+use super::options::Given;
+use super::settings::Settings;
+use super::ui::{Screen, item_line};
+use crate::ops::{self, Run};
+use crate::repo::Repository;
+use crate::store::counters::Counters;
+
+/// What every command works with.
+pub(super) struct Session<'a> {
+    /// `--repository`.
+    pub(super) repository: Option<&'a str>,
+    pub(super) settings: &'a Settings,
+    pub(super) environment: &'a Environment,
+    pub(super) screen: &'a Screen,
+    pub(super) counters: &'a Arc<Counters>,
+    pub(super) run: Run<'a>,
+}
+
+/// The one match.
+pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Init => init(session).await,
+        Command::Backup(words) => backup(words, session).await,
+        Command::Snapshots => snapshots(session).await,
+        Command::Show(words) => show(words, session).await,
+        Command::Ls(words) => ls(words, session).await,
+        Command::Cat(words) => cat(words, session).await,
+        Command::Restore(words) => restore(words, session).await,
+        Command::Verify(words) => verify(words, session).await,
+        Command::Doctor => doctor(session).await,
+        Command::Completions(words) => completions(words.shell, session.screen),
+        Command::Man => man(session.screen),
+    }
+}
+
+impl Session<'_> {
+    fn given(&self) -> Given<'_> {
+        Given {
+            settings: self.settings,
+            environment: self.environment,
+        }
+    }
+
+    fn url(&self) -> Result<&str, ops::Error> {
+        connect::repository_url(self.repository, self.settings)
+    }
+
+    async fn open(&self) -> anyhow::Result<Repository> {
+        connect::open(self.url()?, self.settings, self.counters).await
+    }
+}
+
+async fn init(session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let repository = connect::create(session.url()?, session.settings, session.counters).await?;
+    Ok(Outcome::Created {
+        url: repository.url().to_owned(),
+    })
+}
+
+async fn backup(words: &args::Backup, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().backup(words)?;
+    session.url()?;
+    let homeserver = connect::homeserver(session.settings, session.environment).await?;
+    let repository = session.open().await?;
+    let report = ops::backup::backup(&repository, &homeserver, &options, &session.run).await?;
+    Ok(Outcome::BackedUp(report))
+}
+
+async fn snapshots(session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let repository = session.open().await?;
+    let report = ops::inspect::snapshots(&repository, &session.run).await?;
+    Ok(Outcome::Snapshots(report))
+}
+
+async fn show(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let repository = session.open().await?;
+    let report = ops::inspect::show(
+        &repository,
+        &words.snapshot,
+        words.problems,
+        session.given().limits()?,
+        &session.run,
+    )
+    .await?;
+    Ok(Outcome::Shown(Box::new(report)))
+}
+
+async fn ls(words: &args::Ls, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let repository = session.open().await?;
+    let screen = session.screen;
+    let mut line = |item: ops::inspect::ItemLine| {
+        let text = if screen.for_program() {
+            let item = serde_json::json!({ "type": "item", "name": item.name, "bytes": item.bytes, "sha256": item.sha256 });
+            format!("{item}\n")
+        } else {
+            item_line(&item)
+        };
+        screen.data(&text)
+    };
+    ops::inspect::ls(
+        &repository,
+        &words.snapshot,
+        &words.prefix,
+        session.given().limits()?,
+        &session.run,
+        &mut line,
+    )
+    .await?;
+    Ok(Outcome::Printed)
+}
+
+async fn cat(words: &args::Cat, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    use tokio::io::AsyncWriteExt as _;
+
+    let repository = session.open().await?;
+    let mut out = session.screen.bytes_out().context("open standard output")?;
+    ops::inspect::cat(
+        &repository,
+        &words.snapshot,
+        &words.item,
+        session.given().limits()?,
+        &session.run,
+        &mut out,
+    )
+    .await?;
+    out.flush().await.context("write to standard output")?;
+    Ok(Outcome::Printed)
+}
+
+async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().restore(words)?;
+    let repository = session.open().await?;
+    let report = ops::restore::restore(&repository, &words.snapshot, &options, &session.run).await?;
+    Ok(Outcome::Restored {
+        report,
+        dry_run: words.dry_run,
+    })
+}
+
+async fn verify(words: &args::Verify, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().verify(words)?;
+    let repository = session.open().await?;
+    let report = ops::verify::verify(&repository, &options, &session.run).await?;
+    Ok(Outcome::Verified(report))
+}
+
+async fn doctor(session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().doctor()?;
+    session.url()?;
+    let homeserver = connect::homeserver(session.settings, session.environment).await;
+    let repository = session.open().await;
+    let report = ops::doctor::doctor(repository, homeserver, &options, &session.run).await?;
+    Ok(Outcome::Examined(report))
+}
+
+fn completions(shell: Shell, screen: &Screen) -> anyhow::Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut args::grammar(), "synapse-backup", &mut script);
+    screen.data(&String::from_utf8_lossy(&script))?;
+    Ok(Outcome::Printed)
+}
+
+fn man(screen: &Screen) -> anyhow::Result<Outcome> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(args::grammar()).render(&mut page)?;
+    screen.data(&String::from_utf8_lossy(&page))?;
+    Ok(Outcome::Printed)
+}

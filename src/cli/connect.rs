@@ -1,0 +1,89 @@
+//! From settings to things that live: the store, the repository in it, the homeserver.
+//!
+//! The only place where `cli` names the constructors of the floors below.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::environment::Environment;
+use super::settings::{AbsolutePath, Settings};
+use crate::ops::Error;
+use crate::repo::{self, Ids, Repository};
+use crate::store::counters::Counters;
+use crate::store::s3::{self, S3Options};
+use crate::store::url::RepositoryUrl;
+use crate::store::{Store, local};
+use crate::synapse::Homeserver;
+use crate::synapse::config::{self, discover};
+
+/// The URL that was given, by flag or settings.
+pub(super) fn repository_url<'a>(flag: Option<&'a str>, settings: &'a Settings) -> Result<&'a str, Error> {
+    flag.or(settings.repository.as_deref()).ok_or_else(|| {
+        Error::usage(
+            "it is not known where the repository is",
+            "give --repository s3://BUCKET/PREFIX, or set `repository` in the settings file (/etc/synapse-backup/config.yaml, or -c FILE)",
+        )
+    })
+}
+
+/// The bucket or folder. Only `init` makes a folder that is missing; a bucket is never made.
+async fn store(url: &str, create: bool, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Arc<dyn Store>> {
+    let counters = Arc::clone(counters);
+    Ok(match url.parse()? {
+        RepositoryUrl::File(path) => local::open(&path, create, counters).await?,
+        RepositoryUrl::S3 { bucket, prefix } => s3::open(s3_options(bucket, prefix, settings)?, counters).await?,
+    })
+}
+
+fn s3_options(bucket: String, prefix: String, settings: &Settings) -> anyhow::Result<S3Options> {
+    let s3 = &settings.s3;
+    let provider = s3.provider.as_deref().map(str::parse).transpose();
+    Ok(S3Options {
+        bucket,
+        prefix,
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        profile: s3.profile.clone(),
+        path_style: s3.path_style,
+        ca_file: s3.ca_file.clone().map(|AbsolutePath(path)| path),
+        storage_class: s3.storage_class.clone(),
+        provider: provider.context("setting `s3.provider`")?,
+        ..S3Options::default()
+    })
+}
+
+/// Make a repository.
+pub(super) async fn create(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    let store = store(url, true, settings, counters).await?;
+    repo::open::init(store, Ids::random())
+        .await
+        .with_context(|| format!("create a repository at {url}"))
+}
+
+/// Open one.
+pub(super) async fn open(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    let store = store(url, false, settings, counters).await?;
+    repo::open::open(store, Ids::random())
+        .await
+        .with_context(|| format!("open the repository at {url}"))
+}
+
+/// Read what Synapse reads. It reads files, so it runs where it may block.
+pub(super) async fn homeserver(settings: &Settings, environment: &Environment) -> anyhow::Result<Homeserver> {
+    let synapse = &settings.synapse;
+    let options = config::Options {
+        config: paths(synapse.config.as_deref()),
+        working_directory: synapse.working_directory.clone().map(|AbsolutePath(path)| path),
+        path_map: synapse.path_map(),
+        files: paths(settings.files.as_deref()),
+        home: environment.path("HOME"),
+        allow_sqlite: false,
+    };
+    Ok(tokio::task::spawn_blocking(move || discover(&options)).await??)
+}
+
+fn paths(given: Option<&[AbsolutePath]>) -> Vec<PathBuf> {
+    given.unwrap_or_default().iter().map(|AbsolutePath(path)| path.clone()).collect()
+}

@@ -1,0 +1,147 @@
+//! How a run ended, and the exit code that tells it: the table of DESIGN §4, in one place.
+//!
+//! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
+
+use crate::ops::{self, ErrorKind, backup, doctor, inspect, restore, verify};
+use crate::{repo, store};
+
+/// Done.
+pub(super) const DONE: u8 = 0;
+/// Failed, nothing committed.
+pub(super) const FAILED: u8 = 1;
+/// The call or the settings are wrong.
+pub(super) const USAGE: u8 = 2;
+/// Done with problems, or with warnings.
+pub(super) const PROBLEMS: u8 = 3;
+/// No bucket or no repository.json.
+pub(super) const NO_REPOSITORY: u8 = 10;
+/// Told to stop.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// What a verb came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// `init`.
+    Created {
+        /// The new repository.
+        url: String,
+    },
+    /// `backup`.
+    BackedUp(backup::Report),
+    /// `snapshots`.
+    Snapshots(inspect::SnapshotsReport),
+    /// `show`.
+    Shown(Box<inspect::ShowReport>),
+    /// `restore`.
+    Restored {
+        /// What was done, or would be.
+        report: restore::Report,
+        /// Nothing was written.
+        dry_run: bool,
+    },
+    /// `verify`.
+    Verified(verify::Report),
+    /// `doctor`.
+    Examined(doctor::Report),
+    /// `ls`, `cat`, `completions`, `man`: all was said on standard output.
+    Printed,
+}
+
+/// The code of a run that ended.
+pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
+    let found = |nothing: bool, code: u8| if nothing { DONE } else { code };
+    match outcome {
+        Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Printed => DONE,
+        Outcome::BackedUp(report) => found(report.problem_count == 0 && report.problems.is_empty(), PROBLEMS),
+        Outcome::Restored { report, .. } => found(report.problems.is_empty(), PROBLEMS),
+        Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
+        Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),
+        Outcome::Examined(report) => {
+            let worst = |verdict| report.checks.iter().any(|check| check.verdict == verdict);
+            if worst(doctor::Verdict::Failure) {
+                FAILED
+            } else {
+                found(!worst(doctor::Verdict::Warning), PROBLEMS)
+            }
+        }
+    }
+}
+
+/// The code of a run that failed: the first link of the chain that decides, from outside in.
+pub(super) fn of_error(error: &anyhow::Error) -> u8 {
+    // A context is no link of the chain by itself: `downcast_ref` is the way to see it.
+    let context = error.downcast_ref::<ops::Error>().and_then(|error| decides(error));
+    context.or_else(|| error.chain().find_map(decides)).unwrap_or(FAILED)
+}
+
+fn decides(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(error) = error.downcast_ref::<ops::Error>() {
+        return match error.kind {
+            ErrorKind::Usage => Some(USAGE),
+            ErrorKind::Interrupted => Some(INTERRUPTED),
+            // It may stand around a cause that says more.
+            ErrorKind::Failed => None,
+        };
+    }
+    if let Some(repo::Error::NoRepository { .. }) = error.downcast_ref() {
+        return Some(NO_REPOSITORY);
+    }
+    match error.downcast_ref() {
+        Some(store::Error::NoBucket { .. }) => Some(NO_REPOSITORY),
+        Some(store::Error::BadUrl { .. }) => Some(USAGE),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+    use crate::ops::doctor::{Check, Verdict};
+
+    #[test]
+    fn errors_get_the_codes_of_the_table() {
+        let no_bucket = || store::Error::NoBucket { url: "s3://x".into() };
+        let no_repository = || repo::Error::NoRepository { url: "s3://x".into() };
+        for (error, code) in [
+            (anyhow!("anything"), FAILED),
+            (ops::Error::usage("x", "y").into(), USAGE),
+            (ops::Error::failed("x", "y").into(), FAILED),
+            (ops::Error::interrupted().into(), INTERRUPTED),
+            (
+                anyhow::Error::from(ops::Error::interrupted()).context("dump database `synapse`"),
+                INTERRUPTED,
+            ),
+            (anyhow!("the upload was aborted").context(ops::Error::interrupted()), INTERRUPTED),
+            (no_repository().into(), NO_REPOSITORY),
+            (anyhow::Error::from(no_bucket()).context("open the repository"), NO_REPOSITORY),
+            (
+                anyhow::Error::from(no_bucket()).context(ops::Error::failed("list snapshots", "look")),
+                NO_REPOSITORY,
+            ),
+            (store::Error::BadUrl { message: "x".into() }.into(), USAGE),
+        ] {
+            assert_eq!(of_error(&error), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_doctor_is_as_bad_as_its_worst_check() {
+        for (verdicts, code) in [
+            (vec![], DONE),
+            (vec![Verdict::Ok], DONE),
+            (vec![Verdict::Warning, Verdict::Ok], PROBLEMS),
+            (vec![Verdict::Warning, Verdict::Failure], FAILED),
+        ] {
+            let check = |verdict| Check {
+                name: "store".into(),
+                verdict,
+                message: String::new(),
+                cure: None,
+            };
+            let checks = verdicts.into_iter().map(check).collect();
+            assert_eq!(of_outcome(&Outcome::Examined(doctor::Report { checks })), code);
+        }
+    }
+}

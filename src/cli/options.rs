@@ -1,0 +1,257 @@
+//! From words to options: flags over settings over defaults, checked, and ready for the verbs.
+//!
+//! Every default that a user can meet stands here. Nothing is opened; what cannot be meant is refused with exit code 2.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::BinaryBytes;
+
+use super::args::{self, Only};
+use super::environment::Environment;
+use super::settings::{AbsolutePath, Settings};
+use super::system;
+use crate::ops::restore::DatabaseTarget;
+use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, restore, verify};
+
+/// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
+const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+const MEMORY_BYTES_MIN: u64 = 96 << 20;
+/// Requests at once unless `limits.connections` says otherwise.
+const CONNECTIONS_DEFAULT: usize = 8;
+
+/// Flags, settings and environment of this call.
+pub(super) struct Given<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) environment: &'a Environment,
+}
+
+impl Given<'_> {
+    /// `backup` and `doctor` look at the homeserver, which only settings can name.
+    pub(super) fn need_synapse(&self) -> Result<(), Error> {
+        if self.settings.synapse.config.as_ref().is_some_and(|files| !files.is_empty()) {
+            return Ok(());
+        }
+        Err(Error::usage(
+            "`synapse.config` is not set: it is not known which homeserver is meant",
+            "list the files and folders that Synapse is started with (its -c options) in the settings file, as in\n\
+             synapse: { config: [/etc/matrix-synapse/homeserver.yaml, /etc/matrix-synapse/conf.d] }",
+        ))
+    }
+
+    /// For `backup`.
+    pub(super) fn backup(&self, words: &args::Backup) -> Result<backup::Options, Error> {
+        self.need_synapse()?;
+        let media = &self.settings.media;
+        Ok(backup::Options {
+            parts: parts(&words.only),
+            tags: distinct(&words.tags),
+            full: words.full,
+            dry_run: words.dry_run,
+            thumbnails: media.thumbnails.unwrap_or(true),
+            remote: media.remote.unwrap_or(false),
+            url_cache: media.url_cache.unwrap_or(false),
+            limits: self.limits()?,
+            tools: self.tools(),
+            databases: self.databases(),
+            // Not /tmp, which may be memory.
+            spool_folder: self.environment.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
+            synapse_version: None,
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// For `restore`.
+    pub(super) fn restore(&self, words: &args::Restore) -> Result<restore::Options, Error> {
+        Ok(restore::Options {
+            to: words.to.as_deref().map(absolute).transpose()?,
+            databases: words.databases.iter().map(|text| database_target(text)).collect::<Result<_, _>>()?,
+            create_database: words.create_database,
+            parts: parts(&words.only),
+            path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
+            container_path_map: self.settings.synapse.path_map(),
+            working_directory: self.settings.synapse.working_directory.clone().map(|AbsolutePath(path)| path),
+            settings_databases: self.databases(),
+            owner: words.owner.as_deref().map(system::owner).transpose()?,
+            dry_run: words.dry_run,
+            late: words.late,
+            limits: self.limits()?,
+            tools: self.tools(),
+        })
+    }
+
+    /// For `verify`.
+    pub(super) fn verify(&self, words: &args::Verify) -> Result<verify::Options, Error> {
+        Ok(verify::Options {
+            snapshot: words.snapshot.clone(),
+            read_data_percent: words.read_data,
+            limits: self.limits()?,
+        })
+    }
+
+    /// For `doctor`.
+    pub(super) fn doctor(&self) -> Result<doctor::Options, Error> {
+        self.need_synapse()?;
+        Ok(doctor::Options {
+            tools: self.tools(),
+            now: system::now(),
+            databases: self.databases(),
+        })
+    }
+
+    /// Bounds of a run.
+    pub(super) fn limits(&self) -> Result<Limits, Error> {
+        let limits = &self.settings.limits;
+        let memory_bytes = limits.memory.map_or(MEMORY_BYTES_DEFAULT, |size| size.0);
+        if memory_bytes < MEMORY_BYTES_MIN {
+            return Err(Error::usage(
+                format!("`limits.memory` is {}, below the least of 96 MiB", BinaryBytes(memory_bytes)),
+                "a pack is compressed, filled and sent at the same time, and that needs room; the default is 256MiB",
+            ));
+        }
+        Ok(Limits {
+            memory_bytes,
+            connections: limits.connections.map_or(CONNECTIONS_DEFAULT, |number| number.0),
+        })
+    }
+
+    fn tools(&self) -> Tools {
+        Tools {
+            path: self.environment.program_folders(),
+            pg_dump: self.settings.postgres.pg_dump.as_ref().map(|AbsolutePath(path)| path.clone()),
+            environment: self.environment.of_libpq(),
+        }
+    }
+
+    fn databases(&self) -> Vec<(String, String)> {
+        let databases = self.settings.databases.iter().flatten();
+        databases
+            .map(|database| (database.name.value.clone(), database.url.clone()))
+            .collect()
+    }
+}
+
+fn parts(only: &[Only]) -> Parts {
+    if only.is_empty() {
+        return all_parts();
+    }
+    let part = |only: &Only| match only {
+        Only::Config => Part::Config,
+        Only::Database => Part::Database,
+        Only::Media => Part::Media,
+    };
+    only.iter().map(part).collect()
+}
+
+fn distinct(tags: &[String]) -> Vec<String> {
+    let tags: std::collections::BTreeSet<&String> = tags.iter().collect();
+    tags.into_iter().cloned().collect()
+}
+
+/// A path on the command line may be relative to where the user stands.
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::usage("`--to` is empty", "name the folder that gets the files"));
+    }
+    std::path::absolute(path).map_err(|error| {
+        Error::usage(
+            format!("`--to {}`: {error}", path.display()),
+            "give an absolute path: the current folder is gone or cannot be read",
+        )
+    })
+}
+
+/// `NAME=CONNINFO` or `NAME=skip`. What stands after the name may be a password: it is never shown.
+fn database_target(text: &str) -> Result<(String, DatabaseTarget), Error> {
+    let hint = "write NAME=CONNINFO, as in --database synapse=postgresql:///synapse_restored, or NAME=skip";
+    let Some((name, target)) = text.split_once('=').filter(|(name, _)| is_database_name(name)) else {
+        return Err(Error::usage("`--database` without the name of a database", hint));
+    };
+    let target = match target {
+        "" => return Err(Error::usage(format!("`--database {name}=` says nothing about where it goes"), hint)),
+        "skip" => DatabaseTarget::Skip,
+        conninfo => DatabaseTarget::ConnInfo(conninfo.to_owned()),
+    };
+    Ok((name.to_owned(), target))
+}
+
+/// `host=db` and `postgres://…?x=y` have an equals sign too, but no name before it.
+fn is_database_name(name: &str) -> bool {
+    let libpq_keywords = [
+        "host", "hostaddr", "port", "dbname", "user", "password", "service", "sslmode", "passfile",
+    ];
+    !name.is_empty() && !libpq_keywords.contains(&name) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// `OLD=NEW`, both absolute.
+fn mapping(text: &str) -> Result<(PathBuf, PathBuf), Error> {
+    let refused = |why: String| {
+        Error::usage(
+            format!("`--path-map`: {why}"),
+            "write OLD=NEW with two absolute paths, as in /data=/srv/synapse",
+        )
+    };
+    let (old, new) = text.split_once('=').ok_or_else(|| refused(format!("`{text}` has no `=`")))?;
+    let path = |text: &str| text.parse::<AbsolutePath>().map(|AbsolutePath(path)| path).map_err(refused);
+    Ok((path(old)?, path(new)?))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::cli::settings::ByteSize;
+
+    #[test]
+    fn a_database_target_needs_a_name() {
+        for (text, wanted) in [
+            (
+                "synapse=postgresql:///x?a=b",
+                Some(("synapse", DatabaseTarget::ConnInfo("postgresql:///x?a=b".into()))),
+            ),
+            ("mas=skip", Some(("mas", DatabaseTarget::Skip))),
+            ("synapse=", None),
+            ("synapse", None),
+            ("=x", None),
+            ("host=db dbname=x", None),
+            ("postgres://u:p@h/d?sslmode=require", None),
+        ] {
+            let got = database_target(text);
+            assert_eq!(
+                got.as_ref().ok(),
+                wanted.map(|(name, target)| (name.to_owned(), target)).as_ref(),
+                "{text}"
+            );
+            assert!(got.is_ok() || !got.unwrap_err().message.contains("u:p@"), "{text}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_docs() {
+        let given = Given {
+            settings: &Settings::default(),
+            environment: &Environment::default(),
+        };
+        let limits = given.limits().unwrap();
+        assert_eq!((limits.memory_bytes, limits.connections), (256 << 20, 8));
+    }
+
+    #[test]
+    fn too_little_memory_is_refused() {
+        for (size, good) in [((96 << 20) - 1, false), (96 << 20, true)] {
+            let mut settings = Settings::default();
+            settings.limits.memory = Some(ByteSize(size));
+            let given = Given {
+                settings: &settings,
+                environment: &Environment::default(),
+            };
+            assert_eq!(given.limits().is_ok(), good, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_path_map_has_two_absolute_paths() {
+        for (text, good) in [("/a=/b", true), ("/a", false), ("a=/b", false), ("/a=b", false), ("/a=", false)] {
+            assert_eq!(mapping(text).is_ok(), good, "{text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The environment over the file: `SYNAPSE_BACKUP_` and a key's path in capitals, joined by `_`.
+//!
+//! A variable that names no key is refused as an unknown key is: a container whose settings have a typing mistake
+//! must not back up to somewhere else. An empty variable counts as not set.
+
+use std::str::FromStr;
+
+use super::error::later;
+use super::keys::{self, Unknown};
+use super::values::boolean;
+use super::{AbsolutePath, Settings};
+use crate::cli::environment::Environment;
+use crate::ops;
+
+const PREFIX: &str = "SYNAPSE_BACKUP_";
+/// Variables that are no keys: the settings file's own name, and two of the scripts beside this program.
+const NO_KEYS: [&str; 2] = ["CONFIG", "CACHE"];
+const TEST_PREFIX: &str = "TEST_";
+
+/// Lay the variables over what the file said.
+pub(super) fn apply(settings: &mut Settings, environment: &Environment) -> Result<(), ops::Error> {
+    for (variable, value) in environment.with_prefix(PREFIX) {
+        let name = &variable[PREFIX.len()..];
+        if NO_KEYS.contains(&name) || name.starts_with(TEST_PREFIX) || value.is_empty() {
+            continue;
+        }
+        let value = value
+            .to_str()
+            .ok_or_else(|| ops::Error::usage(format!("{variable}: not UTF-8"), "settings are text: write this one in UTF-8"))?;
+        let path = known(variable, name)?;
+        set(settings, path, value).map_err(|message| {
+            ops::Error::usage(
+                format!("{variable}: {message}"),
+                format!("it stands for `{path}`: docs/settings.md says what that takes"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The key that a variable stands for.
+fn known(variable: &str, name: &str) -> Result<&'static str, ops::Error> {
+    if let Some(path) = keys::SINGLE.into_iter().find(|path| keys::variable_of(path) == name) {
+        return Ok(path);
+    }
+    if let Some(path) = keys::FILE_ONLY.into_iter().find(|path| keys::variable_of(path) == name) {
+        return Err(ops::Error::usage(
+            format!("{variable}: `{path}` cannot be set by the environment"),
+            "it has structure: put it into the settings file",
+        ));
+    }
+    Err(match keys::unknown_variable(name) {
+        Unknown::Later(feature) => {
+            let (message, hint) = later(variable, feature);
+            ops::Error::usage(message, hint)
+        }
+        Unknown::Perhaps(path) => ops::Error::usage(
+            format!("unknown variable {variable}; did you mean {PREFIX}{}?", keys::variable_of(path)),
+            "variables that begin with SYNAPSE_BACKUP_ are settings: docs/settings.md lists them",
+        ),
+        Unknown::No => ops::Error::usage(
+            format!("unknown variable {variable}"),
+            "variables that begin with SYNAPSE_BACKUP_ are settings: docs/settings.md lists them",
+        ),
+    })
+}
+
+fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
+    match path {
+        "repository" => settings.repository = Some(value.to_owned()),
+        "s3.endpoint" => settings.s3.endpoint = Some(value.to_owned()),
+        "s3.region" => settings.s3.region = Some(value.to_owned()),
+        "s3.path_style" => settings.s3.path_style = Some(boolean(value)?),
+        "s3.ca_file" => settings.s3.ca_file = Some(value.parse()?),
+        "s3.profile" => settings.s3.profile = Some(value.to_owned()),
+        "s3.provider" => settings.s3.provider = Some(value.to_owned()),
+        "s3.storage_class" => settings.s3.storage_class = Some(value.to_owned()),
+        "synapse.config" => settings.synapse.config = Some(paths(value)?),
+        "synapse.working_directory" => settings.synapse.working_directory = Some(value.parse()?),
+        "media.thumbnails" => settings.media.thumbnails = Some(boolean(value)?),
+        "media.remote" => settings.media.remote = Some(boolean(value)?),
+        "media.url_cache" => settings.media.url_cache = Some(boolean(value)?),
+        "files" => settings.files = Some(paths(value)?),
+        "limits.memory" => settings.limits.memory = Some(value.parse()?),
+        "limits.connections" => settings.limits.connections = Some(value.parse()?),
+        "postgres.pg_dump" => settings.postgres.pg_dump = Some(value.parse()?),
+        // A test holds that every key of the table has its line above.
+        other => return Err(format!("`{other}` has no variable")),
+    }
+    Ok(())
+}
+
+fn paths(value: &str) -> Result<Vec<AbsolutePath>, String> {
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(AbsolutePath::from_str)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_single_key_can_be_set_by_the_environment() {
+        for path in keys::SINGLE {
+            // One of these is good for each kind of key.
+            let tried = ["/a,/b", "true", "64MiB", "7"].map(|value| set(&mut Settings::default(), path, value));
+            assert!(tried.iter().any(Result::is_ok), "{path}: {tried:?}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Settings files and variables, good and bad, and what they get.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::ffi::OsString;
+
+use super::*;
+
+fn refused(text: &str) -> (String, String) {
+    match parse(text, "f.yaml") {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(error) => {
+            assert_eq!(error.kind, ops::ErrorKind::Usage);
+            (error.message, error.hint.unwrap_or_default())
+        }
+    }
+}
+
+fn overlaid(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+    let mut settings = parse(text, "f.yaml").map_err(|error| error.message)?;
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value)));
+    overlay::apply(&mut settings, &Environment::of(variables)).map_err(|error| error.message)?;
+    Ok(settings)
+}
+
+const WHOLE: &str = "\
+repository: s3://offsite/matrix
+s3: { endpoint: http://127.0.0.1:9000, region: us-east-1, path_style: yes, ca_file: /ca.pem, profile: p, provider: minio, storage_class: STANDARD_IA }
+synapse:
+  config: [/etc/matrix-synapse/homeserver.yaml, /etc/matrix-synapse/conf.d]
+  working_directory: /var/lib/matrix-synapse
+  path_map: { /data: /srv/synapse }
+media: { thumbnails: true, remote: off, url_cache: false }
+databases: [ { name: mas, url: 'postgres://mas:secret@/mas' } ]
+files: [ /etc/mas ]
+limits: { memory: 256MiB, connections: 8 }
+postgres: { pg_dump: /usr/lib/postgresql/15/bin/pg_dump }
+";
+
+#[test]
+fn every_key_is_read() {
+    let settings = parse(WHOLE, "f.yaml").unwrap();
+    assert_eq!(settings.repository.as_deref(), Some("s3://offsite/matrix"));
+    assert_eq!(settings.s3.path_style, Some(true));
+    assert_eq!(settings.synapse.config.unwrap().len(), 2);
+    assert_eq!(settings.synapse.path_map.unwrap().len(), 1);
+    assert_eq!(settings.media.remote, Some(false));
+    assert_eq!(settings.databases.unwrap()[0].url, "postgres://mas:secret@/mas");
+    assert_eq!(settings.limits.memory, Some(ByteSize(256 << 20)));
+    assert_eq!(settings.limits.connections, Some(Connections(8)));
+}
+
+#[test]
+fn a_file_that_says_nothing_is_fine() {
+    for text in ["", "\n", "# nothing yet\n", "---\n", "s3:\nmedia:\nlimits:\n  memory:\n"] {
+        let settings = parse(text, "f.yaml").unwrap();
+        assert!(settings.repository.is_none() && settings.limits.memory.is_none(), "{text:?}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    for (text, wanted) in [
+        (
+            "repository: s3://a/b\nmedai:\n  remote: true\n",
+            "f.yaml:2:1: unknown key `medai`; did you mean `media`?",
+        ),
+        (
+            "s3:\n  endpont: x\n",
+            "f.yaml:2:3: unknown key `s3.endpont`; did you mean `s3.endpoint`?",
+        ),
+        ("endpoint: x\n", "f.yaml:1:1: unknown key `endpoint`; did you mean `s3.endpoint`?"),
+        ("telephone: x\n", "f.yaml:1:1: unknown key `telephone`"),
+        (
+            "databases:\n  - nmae: x\n    url: y\n",
+            "f.yaml:2:5: unknown key `databases.nmae`; did you mean `databases.name`?",
+        ),
+        (
+            "keep: { last: 3 }\n",
+            "f.yaml:1:1: `keep` is a setting for retention, which this version does not have",
+        ),
+        (
+            "limits:\n  dump_jobs: 3\n",
+            "f.yaml:2:3: `limits.dump_jobs` is a setting for parallel dumps, which this version does not have",
+        ),
+        (
+            "limits:\n  memory: 256M\n",
+            "f.yaml:2:11: `256M` can be read in two ways: write 256MiB or 256MB",
+        ),
+        (
+            "limits:\n  connections: many\n",
+            "f.yaml:2:16: `many` is not a number from 1 to 256",
+        ),
+        ("media:\n  remote: maybe\n", "f.yaml:2:11: expected true or false"),
+        ("media: all\n", "f.yaml:1:8: expected a section of `key: value` lines"),
+        (
+            "synapse:\n  config: /etc/homeserver.yaml\n",
+            "f.yaml:2:11: expected a list (`[…]`, or lines that begin with `- `)",
+        ),
+        (
+            "synapse:\n  config: [homeserver.yaml]\n",
+            "f.yaml:2:12: `homeserver.yaml` is not an absolute path: it must begin with `/`",
+        ),
+        ("repository: [a]\n", "f.yaml:1:13: expected a text"),
+        ("databases:\n  - name: x\n", "f.yaml:2:5: the key `url` is missing"),
+        (
+            "databases: postgres://u:secret@h/d\n",
+            "f.yaml:1:12: expected a list (`[…]`, or lines that begin with `- `)",
+        ),
+        (
+            "repository: a\nrepository: b\n",
+            "f.yaml:2:1: the key `repository` stands here twice",
+        ),
+        (
+            "databases:\n  - { name: synapse, url: x }\n",
+            "f.yaml:2:13: `databases`: the name `synapse` cannot be used",
+        ),
+        (
+            "databases:\n  - { name: a/b, url: x }\n",
+            "f.yaml:2:13: `databases`: the name `a/b` cannot be used",
+        ),
+        (
+            "databases:\n  - { name: a, url: x }\n  - { name: a, url: y }\n",
+            "f.yaml:3:13: `databases`: the name `a` cannot be used",
+        ),
+    ] {
+        let (message, hint) = refused(text);
+        assert_eq!(message, wanted, "{text}");
+        assert!(!hint.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn broken_yaml_is_named_with_its_place() {
+    for text in [
+        "s3: {\n",
+        "a: b: c\n",
+        "\tx: 1\n",
+        "s3:\n  - x\n y: 1\n",
+        "media: [}\n",
+        "- a\n- b\n",
+        "just words\n",
+    ] {
+        let (message, _) = refused(text);
+        assert!(message.starts_with("f.yaml:"), "{text:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn messages_never_show_a_database_url() {
+    for text in [
+        "databases: postgres://u:hunter2@h/d\n",
+        "databases: [postgres://u:hunter2@h/d]\n",
+        "databases: { url: 'postgres://u:hunter2@h/d' }\n",
+        "databases: [{ name: a, url: ['postgres://u:hunter2@h/d'] }]\n",
+        "databases: [{ name: a, url: { 'postgres://u:hunter2@h/d': 1 } }]\n",
+    ] {
+        let (message, hint) = refused(text);
+        assert!(!message.contains("hunter2") && !hint.contains("hunter2"), "{message} {hint}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let settings = overlaid(
+        WHOLE,
+        &[
+            ("SYNAPSE_BACKUP_REPOSITORY", "file:///r"),
+            ("SYNAPSE_BACKUP_S3_PATH_STYLE", "false"),
+            ("SYNAPSE_BACKUP_SYNAPSE_CONFIG", "/a.yaml, /b.yaml,"),
+            ("SYNAPSE_BACKUP_LIMITS_MEMORY", "128MiB"),
+            ("SYNAPSE_BACKUP_S3_REGION", ""),
+            ("SYNAPSE_BACKUP_CONFIG", "/elsewhere"),
+            ("SYNAPSE_BACKUP_CACHE", "/cache"),
+            ("SYNAPSE_BACKUP_TEST_ANYTHING", "1"),
+            ("SYNAPSE_BACKUPS", "not ours"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.repository.as_deref(), Some("file:///r"));
+    assert_eq!(settings.s3.path_style, Some(false));
+    assert_eq!(settings.synapse.config.unwrap().len(), 2);
+    assert_eq!(settings.limits.memory, Some(ByteSize(128 << 20)));
+    assert_eq!(settings.s3.region.as_deref(), Some("us-east-1"));
+}
+
+#[test]
+fn variables_that_cannot_be_meant_are_refused() {
+    for (variable, value, wanted) in [
+        (
+            "SYNAPSE_BACKUP_S3_ENDPONT",
+            "x",
+            "unknown variable SYNAPSE_BACKUP_S3_ENDPONT; did you mean SYNAPSE_BACKUP_S3_ENDPOINT?",
+        ),
+        (
+            "SYNAPSE_BACKUP_NOTHING_LIKE_IT",
+            "x",
+            "unknown variable SYNAPSE_BACKUP_NOTHING_LIKE_IT",
+        ),
+        (
+            "SYNAPSE_BACKUP_DATABASES",
+            "x",
+            "SYNAPSE_BACKUP_DATABASES: `databases` cannot be set by the environment",
+        ),
+        (
+            "SYNAPSE_BACKUP_SYNAPSE_PATH_MAP",
+            "x",
+            "SYNAPSE_BACKUP_SYNAPSE_PATH_MAP: `synapse.path_map` cannot be set by the environment",
+        ),
+        (
+            "SYNAPSE_BACKUP_IDENTITY",
+            "x",
+            "SYNAPSE_BACKUP_IDENTITY is a setting for sealing, which this version does not have",
+        ),
+        (
+            "SYNAPSE_BACKUP_S3_PATH_STYLE",
+            "maybe",
+            "SYNAPSE_BACKUP_S3_PATH_STYLE: `maybe` is neither true nor false",
+        ),
+        (
+            "SYNAPSE_BACKUP_FILES",
+            "a",
+            "SYNAPSE_BACKUP_FILES: `a` is not an absolute path: it must begin with `/`",
+        ),
+    ] {
+        assert_eq!(overlaid("", &[(variable, value)]).err().as_deref(), Some(wanted), "{variable}");
+    }
+}
+
+#[test]
+fn a_named_file_must_exist_but_the_default_may_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no.yaml");
+    let error = load(Some(&missing), &Environment::default()).err().unwrap();
+    assert!(error.message.starts_with("settings file `"), "{}", error.message);
+    let large = folder.path().join("large.yaml");
+    std::fs::write(&large, vec![b'#'; 2 << 20]).unwrap();
+    assert!(
+        load(Some(&large), &Environment::default())
+            .err()
+            .unwrap()
+            .message
+            .contains("larger than 1 MiB")
+    );
+    let binary = folder.path().join("binary.yaml");
+    std::fs::write(&binary, b"a: 1\n\xff\n").unwrap();
+    assert!(
+        load(Some(&binary), &Environment::default())
+            .err()
+            .unwrap()
+            .message
+            .contains("line 2 is not UTF-8")
+    );
+}

@@ -1,0 +1,165 @@
+//! Kinds of values in the settings, each with one parser that serves the file and the environment.
+//!
+//! Sizes carry their unit: `256MiB` (1,024) and `256MB` (1,000) differ, and `256M` is refused because it could be
+//! either. Paths are absolute: a timer unit and a shell have different working directories.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+/// Bytes: a plain number, or one with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct ByteSize(pub(in crate::cli) u64);
+
+/// A path that begins at the root.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::cli) struct AbsolutePath(pub(in crate::cli) PathBuf);
+
+/// Requests at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Connections(pub(in crate::cli) usize);
+
+/// More connections than this only make a store slower; every one holds a socket and a buffer.
+const CONNECTIONS_MAX: usize = 256;
+
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(digits_end);
+        let unit = unit.trim_start();
+        let example = "write a whole number and a unit, as in 256MiB or 256MB";
+        if digits.is_empty() || unit.starts_with('.') || unit.starts_with('_') {
+            return Err(format!("`{}` is not a size: {example}", shown(text)));
+        }
+        let factor = match UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+            Some((_, factor)) => *factor,
+            None if unit.is_empty() => 1,
+            None if ["K", "M", "G", "T"].iter().any(|letter| letter.eq_ignore_ascii_case(unit)) => {
+                let letter = unit.to_ascii_uppercase();
+                return Err(format!(
+                    "`{text}` can be read in two ways: write {digits}{letter}iB or {digits}{letter}B"
+                ));
+            }
+            None => return Err(format!("`{}` is not a unit of size: {example}", shown(unit))),
+        };
+        let number: Option<u64> = digits.parse().ok();
+        let bytes = number.and_then(|number| number.checked_mul(factor));
+        bytes.map(Self).ok_or_else(|| format!("`{}` is too large", shown(text)))
+    }
+}
+
+impl FromStr for AbsolutePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with('/') && !text.contains('\0') {
+            Ok(Self(PathBuf::from(text)))
+        } else {
+            Err(format!("`{}` is not an absolute path: it must begin with `/`", shown(text)))
+        }
+    }
+}
+
+impl FromStr for Connections {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().parse() {
+            Ok(number @ 1..=CONNECTIONS_MAX) => Ok(Self(number)),
+            _ => Err(format!("`{}` is not a number from 1 to {CONNECTIONS_MAX}", shown(text))),
+        }
+    }
+}
+
+/// Yes or no, as YAML's readers take it.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Ok(true),
+        "false" | "no" | "off" => Ok(false),
+        _ => Err(format!("`{}` is neither true nor false", shown(text))),
+    }
+}
+
+/// Only so much of what was typed stands in a message.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AbsolutePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_need_a_unit_that_means_one_thing() {
+        for (text, wanted) in [
+            ("268435456", Ok(268_435_456)),
+            ("256MiB", Ok(268_435_456)),
+            ("256 mib", Ok(268_435_456)),
+            ("64 MB", Ok(64_000_000)),
+            ("1TiB", Ok(1 << 40)),
+            ("0", Ok(0)),
+            ("256M", Err("`256M` can be read in two ways: write 256MiB or 256MB")),
+            (
+                "1.5GiB",
+                Err("`1.5GiB` is not a size: write a whole number and a unit, as in 256MiB or 256MB"),
+            ),
+            (
+                "lots",
+                Err("`lots` is not a size: write a whole number and a unit, as in 256MiB or 256MB"),
+            ),
+            (
+                "-1",
+                Err("`-1` is not a size: write a whole number and a unit, as in 256MiB or 256MB"),
+            ),
+            (
+                "3 pages",
+                Err("`pages` is not a unit of size: write a whole number and a unit, as in 256MiB or 256MB"),
+            ),
+            ("99999999999999999999", Err("`99999999999999999999` is too large")),
+            ("99999999TiB", Err("`99999999TiB` is too large")),
+        ] {
+            let got = text.parse().map(|ByteSize(bytes)| bytes);
+            assert_eq!(got, wanted.map_err(str::to_owned), "{text}");
+        }
+    }
+}

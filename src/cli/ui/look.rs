@@ -1,0 +1,289 @@
+//! What the looking verbs print on standard output: tables of snapshots and checks, one snapshot, lines of items.
+//!
+//! All of it is data: it goes through pipes, has no colours there, and `-q` does not silence it. Everything that came
+//! from a homeserver or a bucket is made harmless on its way.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+
+use super::summary::{kind, short};
+use super::table::{Side, Table};
+use super::text::{Colour, bytes, count, counted, escaped};
+use crate::cli::exit::Outcome;
+use crate::ops::doctor::{self, Verdict};
+use crate::ops::inspect::{ItemLine, ShowReport, SnapshotsReport};
+
+/// The data of a verb, for people; nothing for those whose summary says all.
+pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
+    match outcome {
+        Outcome::Snapshots(report) => snapshots(report, colour),
+        Outcome::Shown(report) => show(report, colour),
+        Outcome::Examined(report) => checks(report, colour),
+        _ => String::new(),
+    }
+}
+
+fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
+    if report.snapshots.is_empty() {
+        return "no snapshots yet\n".to_owned();
+    }
+    let right = Side::Right;
+    let left = Side::Left;
+    let mut table = Table::new(&[
+        ("id", left),
+        ("time", left),
+        ("homeserver", left),
+        ("size", right),
+        ("new", right),
+        ("media", right),
+        ("problems", right),
+        ("tags", left),
+    ]);
+    for line in &report.snapshots {
+        let late = line.late.then(|| "late: does not count".to_owned());
+        let tags: Vec<String> = late
+            .into_iter()
+            .chain(line.tags.iter().map(|tag| escaped(tag).into_owned()))
+            .collect();
+        table.row(vec![
+            escaped(&short(&line.id)).into_owned(),
+            escaped(&line.time).into_owned(),
+            escaped(&line.server_name).into_owned(),
+            bytes(line.bytes),
+            bytes(line.new_bytes),
+            count(line.media_files),
+            count(line.problems),
+            tags.join(", "),
+        ]);
+    }
+    table.print(colour)
+}
+
+/// The document as an outline: whatever a snapshot says stands here, also what a later version adds.
+fn show(report: &ShowReport, colour: bool) -> String {
+    let mut out = String::new();
+    if report.late {
+        let warning = "this snapshot landed late: it does not count, and nothing protects what it needs";
+        let _ = writeln!(out, "{}", Colour::Yellow.paint(warning, colour));
+    }
+    match serde_json::to_value(&report.snapshot) {
+        Ok(document) => outline(&mut out, &document, 0, colour),
+        Err(error) => {
+            let _ = writeln!(out, "{error}");
+        }
+    }
+    if !report.problems.is_empty() {
+        let _ = writeln!(out, "{}", Colour::Bold.paint("all problems", colour));
+        for problem in &report.problems {
+            let _ = writeln!(
+                out,
+                "  {:12}  {}: {}",
+                kind(problem),
+                escaped(&problem.item),
+                escaped(&problem.message)
+            );
+        }
+    }
+    out
+}
+
+/// Fields that only the reader of a snapshot needs: where blobs are. `--json` has them.
+const FOR_MACHINES: [&str; 4] = ["config_paths", "list", "packs", "shards"];
+/// More elements than these of one list are counted only; `--json` has them all.
+const ELEMENTS_SHOWN: usize = 12;
+
+fn outline(out: &mut String, value: &Value, depth: usize, colour: bool) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name_shown = escaped(name);
+                match value {
+                    _ if FOR_MACHINES.contains(&name.as_str()) => {}
+                    Value::Null => {}
+                    Value::Object(inner) if inner.is_empty() => {}
+                    Value::Array(inner) if inner.is_empty() => {}
+                    Value::Object(_) | Value::Array(_) => {
+                        let heading = Colour::Bold.paint(&name_shown, colour && depth == 0);
+                        let _ = writeln!(out, "{indent}{heading}");
+                        outline(out, value, depth + 1, colour);
+                    }
+                    _ => {
+                        let _ = writeln!(out, "{indent}{name_shown:20} {}", scalar(name, value));
+                    }
+                }
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements.iter().take(ELEMENTS_SHOWN) {
+                match element {
+                    Value::Object(fields) if fields.values().all(|value| !value.is_object() && !value.is_array()) => {
+                        let fields: Vec<String> = fields
+                            .iter()
+                            .filter(|(_, value)| !value.is_null())
+                            .map(|(name, value)| format!("{} {}", escaped(name), scalar(name, value)))
+                            .collect();
+                        let _ = writeln!(out, "{indent}- {}", fields.join(", "));
+                    }
+                    Value::Object(_) | Value::Array(_) => {
+                        let _ = writeln!(out, "{indent}-");
+                        outline(out, element, depth + 1, colour);
+                    }
+                    _ => {
+                        let _ = writeln!(out, "{indent}- {}", scalar("", element));
+                    }
+                }
+            }
+            if elements.len() > ELEMENTS_SHOWN {
+                let hidden = (elements.len() - ELEMENTS_SHOWN) as u64;
+                let _ = writeln!(out, "{indent}  and {} more; --json has them all", count(hidden));
+            }
+        }
+        _ => {
+            let _ = writeln!(out, "{indent}{}", scalar("", value));
+        }
+    }
+}
+
+fn scalar(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => escaped(text).into_owned(),
+        Value::Number(number) => match number.as_u64() {
+            Some(number) if name == "bytes" || name.ends_with("_bytes") => bytes(number),
+            _ => number.to_string(),
+        },
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => escaped(&other.to_string()).into_owned(),
+    }
+}
+
+/// One line of `ls`.
+pub(crate) fn item_line(item: &ItemLine) -> String {
+    format!("{:>11}  {}\n", bytes(item.bytes), escaped(&item.name))
+}
+
+fn checks(report: &doctor::Report, colour: bool) -> String {
+    let wide = report
+        .checks
+        .iter()
+        .map(|check| check.name.chars().count())
+        .max()
+        .unwrap_or_default();
+    let mut out = String::new();
+    for check in &report.checks {
+        let (word, tint) = match check.verdict {
+            Verdict::Ok => ("ok     ", Colour::Green),
+            Verdict::Warning => ("warning", Colour::Yellow),
+            Verdict::Failure => ("FAILURE", Colour::Red),
+        };
+        let name = escaped(&check.name);
+        let mut lines = check.message.lines();
+        let first = escaped(lines.next().unwrap_or_default());
+        let _ = writeln!(out, "{}  {name:wide$}  {first}", tint.paint(word, colour));
+        let indent = " ".repeat(wide + 11);
+        for line in lines {
+            let _ = writeln!(out, "{indent}{}", escaped(line));
+        }
+        for (at, line) in check.cure.iter().flat_map(|cure| cure.lines()).enumerate() {
+            let lead = if at == 0 {
+                Colour::Cyan.paint("hint:", colour)
+            } else {
+                "     ".to_owned()
+            };
+            let _ = writeln!(out, "{indent}{lead} {}", escaped(line));
+        }
+    }
+    let number = |verdict| report.checks.iter().filter(|check| check.verdict == verdict).count() as u64;
+    let (failures, warnings) = (number(Verdict::Failure), number(Verdict::Warning));
+    let verdict = match (failures, warnings) {
+        (0, 0) => "all is in place".to_owned(),
+        (0, _) => counted(warnings, "warning"),
+        (_, 0) => format!("{}: a backup would fail", counted(failures, "failure")),
+        _ => format!(
+            "{} and {}: a backup would fail",
+            counted(failures, "failure"),
+            counted(warnings, "warning")
+        ),
+    };
+    let _ = writeln!(out, "\n{verdict}");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::doctor::Check;
+    use crate::ops::inspect::SnapshotLine;
+
+    #[test]
+    fn a_late_snapshot_is_marked_and_names_cannot_paint() {
+        let line = SnapshotLine {
+            id: "3f9a0c11d2e4b5a697887766554433aa".into(),
+            time: "2026-11-23T02:00:04Z".into(),
+            server_name: "exa\x1bmple.org".into(),
+            tags: vec!["weekly".into()],
+            late: true,
+            problems: 2,
+            bytes: 1 << 30,
+            new_bytes: 3 << 20,
+            media_files: 20_000,
+        };
+        let report = SnapshotsReport {
+            snapshots: vec![line],
+            problems: Vec::new(),
+        };
+        assert_eq!(
+            snapshots(&report, false),
+            "id        time                  homeserver             size       new   media  problems  tags\n\
+             3f9a0c11  2026-11-23T02:00:04Z  exa\\u{1b}mple.org  1.00 GiB  3.00 MiB  20,000         2  late: does not count, weekly\n"
+        );
+        assert_eq!(snapshots(&SnapshotsReport::default(), false), "no snapshots yet\n");
+    }
+
+    #[test]
+    fn an_outline_shows_every_field_that_says_something() {
+        let document = serde_json::json!({
+            "server_name": "example.org",
+            "nothing": null,
+            "empty": [],
+            "totals": { "read_bytes": 2048, "items": 7, "sealed": false },
+            "databases": [ { "name": "synapse", "collation": "C" } ],
+            "tags": ["a\nb"],
+            "packs": ["00"],
+        });
+        let mut out = String::new();
+        outline(&mut out, &document, 0, false);
+        assert_eq!(
+            out,
+            "databases\n  - collation C, name synapse\nserver_name          example.org\ntags\n  - a\\nb\ntotals\n  items                7\n  read_bytes           2.00 KiB\n  sealed               no\n"
+        );
+    }
+
+    #[test]
+    fn a_check_that_failed_brings_its_cure() {
+        let check = |name: &str, verdict, message: &str, cure: Option<&str>| Check {
+            name: name.into(),
+            verdict,
+            message: message.into(),
+            cure: cure.map(str::to_owned),
+        };
+        let report = doctor::Report {
+            checks: vec![
+                check("configuration", Verdict::Ok, "2 files", None),
+                check(
+                    "pg_dump",
+                    Verdict::Failure,
+                    "version 13, the server has 15",
+                    Some("install postgresql-client-15"),
+                ),
+            ],
+        };
+        assert_eq!(
+            checks(&report, false),
+            "ok       configuration  2 files\n\
+             FAILURE  pg_dump        version 13, the server has 15\n                        hint: install postgresql-client-15\n\n\
+             1 failure: a backup would fail\n"
+        );
+    }
+}
