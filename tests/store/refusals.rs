@@ -9,7 +9,7 @@ use synapse_backup::store::counters::Counters;
 use synapse_backup::store::s3::{AccessKey, Patience, Provider, S3Options};
 use synapse_backup::store::{ByteRange, Error, Store, s3};
 
-use crate::support::canned::{Canned, http, refusal};
+use crate::support::canned::{Asked, Canned, http, refusal};
 
 /// A store at a server of prepared answers, with little patience.
 pub async fn store_at(server: &Canned) -> (Arc<dyn Store>, Arc<Counters>) {
@@ -197,6 +197,21 @@ async fn a_range_that_is_not_the_one_asked_for_is_refused() {
     // A store that does not know ranges gives everything: then the part is cut out.
     let server = Canned::start(move |_| http(200, &[modified], "0123456789")).await;
     assert_eq!(store_at(&server).await.0.get("key", range).await.unwrap().bytes, "234");
+    // Nor is "past the end" believed of an object that is long enough.
+    let past_end = move |asked: &Asked| {
+        if asked.line.starts_with("head") {
+            http(200, &[modified], "0123456789")
+        } else {
+            refusal(416, "InvalidRange", "no")
+        }
+    };
+    let error = store_at(&Canned::start(past_end).await)
+        .await
+        .0
+        .get("key", range)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Failed { .. }), "{error:?}");
     for (content_range, body) in [
         ("bytes 3-5/10", "345"),
         ("bytes 2-5/10", "2345"),

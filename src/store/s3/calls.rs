@@ -277,8 +277,10 @@ impl S3 {
 fn range_header(range: ByteRange) -> Option<String> {
     match range {
         ByteRange::All => None,
+        // Some servers count in signed numbers; no object is so long that it matters.
+        ByteRange::From { offset, length } if offset.saturating_add(length) > i64::MAX.cast_unsigned() => Some(format!("bytes={offset}-")),
         ByteRange::From { offset, length } => Some(format!("bytes={offset}-{}", offset.saturating_add(length).saturating_sub(1))),
-        ByteRange::Last(length) => Some(format!("bytes=-{length}")),
+        ByteRange::Last(length) => Some(format!("bytes=-{}", length.min(i64::MAX.cast_unsigned()))),
     }
 }
 

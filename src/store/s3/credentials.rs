@@ -69,9 +69,11 @@ fn chain(profile: Option<&str>, region: Region, is_amazon: bool) -> SharedCreden
 
 fn refused(options: &S3Options, url: &str, text: &str) -> Error {
     let none = text.contains("not enabled") || text.contains("no providers in chain");
+    let is_last_resort = text.contains("IMDS");
     let message = match &options.profile {
         Some(profile) => format!("the profile `{profile}` gives none: {text}"),
         None if none => "none were found".to_owned(),
+        None if is_last_resort => format!("none were found, nor has this machine a role: {text}"),
         None => text.to_owned(),
     };
     let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws/credentials in s3.profile or AWS_PROFILE; \

@@ -169,18 +169,23 @@ impl S3 {
         self.error(Kind::Head, key, failure)
     }
 
-    /// Nothing to read: only the object's length and times are wanted.
-    async fn get_nothing(&self, key: &str) -> Result<Got, Error> {
-        let Head {
-            bytes,
-            last_modified,
-            date,
-        } = self.head(key).await?;
+    /// Nothing to read: only the object's length and times are wanted. A store that says so must be right.
+    async fn get_nothing(&self, key: &str, range: ByteRange) -> Result<Got, Error> {
+        let head = self.head(key).await?;
+        let (start, end) = range.within(head.bytes);
+        if start < end {
+            let source = Cause::new(format!("the store has no bytes {start} to {end} of an object of {}", head.bytes)).into();
+            return Err(Error::Failed {
+                action: "GET",
+                key: key.to_owned(),
+                source,
+            });
+        }
         Ok(Got {
             bytes: Bytes::new(),
-            object_bytes: bytes,
-            last_modified,
-            date,
+            object_bytes: head.bytes,
+            last_modified: head.last_modified,
+            date: head.date,
         })
     }
 
@@ -299,10 +304,10 @@ impl Store for S3 {
     fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> Call<'a, Got> {
         Box::pin(async move {
             if matches!(range, ByteRange::From { length: 0, .. } | ByteRange::Last(0)) {
-                return self.get_nothing(key).await;
+                return self.get_nothing(key, range).await;
             }
             match self.tries(Ask::new(Kind::Get), || self.get_once(key, range)).await {
-                Err(failure) if failure.reason == Reason::PastEnd => self.get_nothing(key).await,
+                Err(failure) if failure.reason == Reason::PastEnd => self.get_nothing(key, range).await,
                 result => result.map_err(|failure| self.error(Kind::Get, key, failure)),
             }
         })
