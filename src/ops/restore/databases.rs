@@ -114,7 +114,8 @@ fn as_configured(databases: &[DatabaseConfig], snapshot: &Snapshot, database: &D
         .filter(|(uid, _)| *uid != 0);
     let surroundings = Surroundings {
         variables: options.tools.environment.iter().cloned().collect(),
-        working_directory: options.working_directory.clone(),
+        // It may be among what is to be restored.
+        working_directory: options.working_directory.clone().filter(|folder| folder.is_dir()),
         root: rustix::process::geteuid().is_root(),
         run_as: uid.map(|(uid, gid)| RunAs { uid, gid, home: None }),
     };
