@@ -83,8 +83,11 @@ fn decides(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
             ErrorKind::Failed => None,
         };
     }
-    if let Some(repo::Error::NoRepository { .. }) = error.downcast_ref() {
-        return Some(NO_REPOSITORY);
+    match error.downcast_ref() {
+        Some(repo::Error::NoRepository { .. }) => return Some(NO_REPOSITORY),
+        // It shows through: only its own causes are links of the chain.
+        Some(repo::Error::Store(error)) => return decides(error),
+        _ => {}
     }
     match error.downcast_ref() {
         Some(store::Error::NoBucket { .. }) => Some(NO_REPOSITORY),

@@ -1,6 +1,5 @@
 //! Reaching the databases: which programs, which connection, as which user. Shared by backup, restore and doctor.
 
-use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -76,11 +75,6 @@ pub(super) fn sources(homeserver: &Homeserver, further: &[(String, String)], opt
 /// A connection that the user has spelled out.
 pub(super) fn told(text: &str, options: &Options) -> anyhow::Result<ConnInfo> {
     Ok(ConnInfo::parse(text, &surroundings(options, None))?)
-}
-
-/// The connection of `database.args`, as Synapse would make it.
-pub(super) fn of_arguments(args: &BTreeMap<String, String>, homeserver: &Homeserver, options: &Options) -> anyhow::Result<ConnInfo> {
-    Ok(ConnInfo::from_arguments(args, &surroundings(options, synapse_user(homeserver)))?)
 }
 
 fn surroundings(options: &Options, run_as: Option<RunAs>) -> Surroundings {

@@ -71,6 +71,13 @@ impl Repository {
         &self.store
     }
 
+    /// The same repository, read as it is, whose writes vanish: for a dry run.
+    #[must_use]
+    pub fn discarding_writes(&self) -> Self {
+        let store: Arc<dyn Store> = Arc::new(store::wrappers::Discard::new(Arc::clone(&self.store)));
+        Self { store, ..self.clone() }
+    }
+
     /// Fresh ids.
     pub fn ids(&self) -> &Ids {
         &self.ids

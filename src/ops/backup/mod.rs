@@ -134,6 +134,8 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Take a snapshot of a homeserver.
 pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    let dry = options.dry_run.then(|| repository.discarding_writes());
+    let repository = dry.as_ref().unwrap_or(repository);
     let prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
     let mut distrusted = BTreeSet::new();
     for _ in 0..ATTEMPTS_MAX {

@@ -16,7 +16,7 @@ use crate::repo;
 use crate::repo::reader::Reader;
 
 /// Config files up to this size are held in memory until they are written; larger ones are refused as items.
-const CONFIG_BYTES_MAX: u64 = 64 << 20;
+pub(super) const CONFIG_BYTES_MAX: u64 = 64 << 20;
 
 /// The bytes of every planned file, in the order of the plan; an error stands for a file that is damaged.
 pub(super) type Contents = Vec<Option<Result<Vec<u8>, String>>>;

@@ -1,15 +1,15 @@
 //! The databases: where each goes, whether it is empty, and the load from its stream without a temporary file.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use futures::stream::StreamExt;
 
-use super::config::Contents;
-use super::plan::Plan;
+use super::config::CONFIG_BYTES_MAX;
 use super::{DatabaseTarget, Options, wanted_databases};
-use crate::format::snapshot::{Database, Snapshot, StreamFormat};
+use crate::format::snapshot::{ConfigItem, ConfigKind, Database, Snapshot, StreamFormat};
 use crate::ops::connect::{self, LOCK_SECONDS};
 use crate::ops::{Error, Run};
 use crate::repo::reader::Reader;
@@ -19,6 +19,9 @@ use crate::synapse::postgres::session::Purpose;
 use crate::synapse::postgres::tools::Version;
 use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
 use crate::synapse::{DatabaseConfig, Engine};
+
+/// Links that are followed to a configuration file.
+const LINKS_MAX: usize = 16;
 
 /// A database of the snapshot and where it goes.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ pub(super) struct Checked {
 }
 
 /// Where every wanted database goes: as told, else where the restored configuration or the settings say it was.
-pub(super) fn targets(snapshot: &Snapshot, plan: &Plan, contents: &Contents, options: &Options) -> anyhow::Result<Vec<Target>> {
+pub(super) async fn targets(reader: &Reader, snapshot: &Snapshot, options: &Options) -> anyhow::Result<Vec<Target>> {
     let mut remembered: Option<Vec<DatabaseConfig>> = None;
     let mut targets = Vec::new();
     for database in wanted_databases(snapshot, options) {
@@ -64,7 +67,7 @@ pub(super) fn targets(snapshot: &Snapshot, plan: &Plan, contents: &Contents, opt
             (None, Some(url)) => connect::told(url, &options.tools),
             (None, None) => {
                 if remembered.is_none() {
-                    remembered = Some(configured(snapshot, plan, contents, options)?);
+                    remembered = Some(configured(reader, snapshot, options).await?);
                 }
                 as_configured(remembered.as_deref().unwrap_or_default(), snapshot, database, options)
             }
@@ -78,16 +81,15 @@ pub(super) fn targets(snapshot: &Snapshot, plan: &Plan, contents: &Contents, opt
     Ok(targets)
 }
 
-/// The databases that the snapshot's own configuration names.
-fn configured(snapshot: &Snapshot, plan: &Plan, contents: &Contents, options: &Options) -> anyhow::Result<Vec<DatabaseConfig>> {
-    let file = |path: &crate::format::ItemPath| {
-        let place = plan.config.iter().position(|planned| planned.item.path == *path)?;
-        match &contents[place] {
-            Some(Ok(bytes)) => Some((PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes())), bytes.clone())),
-            _ => None,
+/// The databases that the snapshot's own configuration names, whether that is restored or not.
+async fn configured(reader: &Reader, snapshot: &Snapshot, options: &Options) -> anyhow::Result<Vec<DatabaseConfig>> {
+    let mut files = Vec::new();
+    for path in &snapshot.config_paths {
+        if let Some(item) = config_item(snapshot, Path::new(OsStr::from_bytes(path.as_bytes()))) {
+            let bytes = reader.read_small(&item.list, CONFIG_BYTES_MAX).await.with_context(|| format!("read {path}"))?;
+            files.push((PathBuf::from(OsStr::from_bytes(path.as_bytes())), bytes));
         }
-    };
-    let files: Vec<_> = snapshot.config_paths.iter().filter_map(file).collect();
+    }
     if files.is_empty() {
         let hint = "say it with `--database synapse=CONNINFO`, or restore the configuration too";
         return Err(Error::usage("it is not known where the database was", hint).into());
@@ -98,6 +100,38 @@ fn configured(snapshot: &Snapshot, plan: &Plan, contents: &Contents, options: &O
         ..config::Options::default()
     };
     config::databases_of(&files, &options).context("the configuration in the snapshot")
+}
+
+/// The file that a path means in the snapshot: links that were saved are followed, as Synapse followed them.
+fn config_item<'a>(snapshot: &'a Snapshot, path: &Path) -> Option<&'a ConfigItem> {
+    let of = |item: &'a ConfigItem| Path::new(OsStr::from_bytes(item.path.as_bytes()));
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if let Some(item) = snapshot.config.iter().find(|item| of(item) == path && item.sha256.is_some()) {
+            return Some(item);
+        }
+        let link = snapshot.config.iter().find(|item| item.kind == ConfigKind::Symlink && path.starts_with(of(item)))?;
+        let target = Path::new(OsStr::from_bytes(link.target.as_ref()?.as_bytes()));
+        let rest = path.strip_prefix(of(link)).ok()?.to_owned();
+        let joined = of(link).parent()?.join(target);
+        path = if rest.as_os_str().is_empty() { normal(&joined) } else { normal(&joined.join(rest)) };
+    }
+    None
+}
+
+/// Without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir => {}
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 fn as_configured(databases: &[DatabaseConfig], snapshot: &Snapshot, database: &Database, options: &Options) -> anyhow::Result<ConnInfo> {

@@ -92,17 +92,16 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     let found = snapshots::find(repository, name, options.late).await?;
     let snapshot = found.snapshot;
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
-    let plan = plan::plan(&snapshot, options)?;
-    // The small files are read first: without a whole signing key nothing is begun, and the configuration tells
-    // where the databases were.
+    let mut plan = plan::plan(&snapshot, options)?;
+    let databases = databases::targets(&reader, &snapshot, options).await?;
+    targets::check_files(&mut plan, options)?;
+    // The small files are read first: without a whole signing key nothing is begun.
     let config = config::read(&reader, &plan).await?;
-    let databases = databases::targets(&snapshot, &plan, &config, options)?;
     let mut report = Report {
         snapshot: snapshot.id.to_string(),
         plan: plan.lines(&databases),
         ..Report::default()
     };
-    targets::check_files(&plan, options)?;
     let loads = databases::check(&databases, options).await?;
     if options.dry_run {
         return Ok(report);

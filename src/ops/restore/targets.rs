@@ -1,18 +1,24 @@
 //! Are the targets empty? Everything is looked at before anything is written.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
 
-use super::Options;
-use super::plan::Plan;
+use super::config::CONFIG_BYTES_MAX;
+use super::plan::{Plan, PlannedItem};
+use super::{Options, is_last};
 use crate::format::snapshot::ConfigKind;
+use crate::format::{BlobId, ItemPath};
 use crate::ops::Error;
 
 /// Refuse a `--to` with something in it, a media store with something in it, and every file that is there already.
-pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> {
+///
+/// A file that is there with exactly the bytes that would be written (a system's own certificates, say) is no obstacle:
+/// it is left alone. homeserver.yaml and signing key may not be there at all.
+pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<()> {
     if let Some(to) = &options.to
         && !is_empty(to)?
     {
@@ -25,9 +31,13 @@ pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> 
         return Err(Error::failed(format!("the media store {} is not empty", media.display()), hint).into());
     }
     let mut there = Vec::new();
+    let mut same = BTreeSet::new();
     for planned in &plan.config {
         match fs::symlink_metadata(&planned.target) {
             Ok(metadata) if metadata.is_dir() && planned.item.kind == ConfigKind::Directory => {}
+            Ok(metadata) if is_the_same(planned, &metadata) => {
+                same.insert(planned.target.clone());
+            }
             Ok(_) => there.push(planned.target.display().to_string()),
             // A name that this file system cannot hold is found again, and recorded, when it is written.
             Err(error)
@@ -37,6 +47,7 @@ pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> 
         }
     }
     if there.is_empty() {
+        plan.config.retain(|planned| !same.contains(&planned.target));
         return Ok(());
     }
     let more = if there.len() > 3 {
@@ -47,6 +58,21 @@ pub(super) fn check_files(plan: &Plan, options: &Options) -> anyhow::Result<()> 
     there.truncate(3);
     let hint = "nothing is ever overwritten: move the old files away, or restore elsewhere with --to or --path-map";
     Err(Error::failed(format!("there already: {}{more}", there.join(", ").escape_debug()), hint).into())
+}
+
+/// What is there already is what would be written.
+fn is_the_same(planned: &PlannedItem, metadata: &fs::Metadata) -> bool {
+    let item = &planned.item;
+    match item.kind {
+        ConfigKind::File if !is_last(item.role) && metadata.is_file() && metadata.len() == item.bytes && item.bytes <= CONFIG_BYTES_MAX => {
+            fs::read(&planned.target).is_ok_and(|bytes| item.sha256 == Some(BlobId::of(&bytes)))
+        }
+        ConfigKind::Symlink if metadata.is_symlink() => {
+            let target = fs::read_link(&planned.target).map(|target| ItemPath::from(target.as_path()));
+            target.is_ok_and(|target| item.target == Some(target))
+        }
+        _ => false,
+    }
 }
 
 /// Missing, or a folder without entries.

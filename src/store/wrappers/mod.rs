@@ -1,13 +1,15 @@
 //! Behaviours that are put around a store: each is a store itself, so they stack.
 //!
-//! [`Limit`] is part of the product (`limits.connections`); [`Record`], [`Fail`] and [`Latency`] are for tests and
+//! [`Limit`] is part of the product (`limits.connections`), and so is [`Discard`] (`--dry-run`); [`Record`], [`Fail`] and [`Latency`] are for tests and
 //! simulations, which is why they live beside it and not in a test: every floor above tests with them.
 
+mod discard;
 mod fail;
 mod latency;
 mod limit;
 mod record;
 
+pub use discard::Discard;
 pub use fail::{Fail, Fault};
 pub use latency::Latency;
 pub use limit::Limit;
