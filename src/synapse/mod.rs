@@ -1,1 +1,3 @@
 //! Being built.
+pub mod media;
+pub mod postgres;

@@ -1,0 +1,270 @@
+//! A load: one `pg_restore` fed from a stream, any error of which is the end of it.
+//!
+//! A role that is no superuser cannot comment on extensions that somebody else made, yet every dump does so. The only
+//! exact way to leave that out is `--use-list`, and the list is in the head of the dump: so the head is kept until
+//! `pg_restore --list` can read it, then given again to the real `pg_restore`, with a list that lacks those comments and
+//! nothing else. The list goes over in a memory file. A superuser's load needs none of this and streams at once.
+
+use bytes::{Bytes, BytesMut};
+use tokio::process::Command;
+
+use super::Error;
+use super::child::Child;
+use super::conninfo::ConnInfo;
+use super::tools::{Tools, Version};
+
+/// The head of a dump is tried as a whole table of contents at this size first, then at four times of it, and so on.
+const HEAD_BYTES_MIN: usize = 1 << 20;
+/// No table of contents is larger: this stands for hundreds of thousands of objects.
+const HEAD_BYTES_MAX: usize = 64 << 20;
+/// What the pipe may hold.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// How to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Objects get the owners that the dump names; else they belong to our role, or to `role`.
+    pub keep_owners: bool,
+    /// Grants and revokes are done as in the dump.
+    pub keep_privileges: bool,
+    /// Act as this role (`SET ROLE`) for everything.
+    pub role: Option<String>,
+    /// Is our role (or `role`) a superuser? If not, comments on extensions are left out.
+    pub superuser: bool,
+}
+
+/// A running load. Dropping it ends its `pg_restore`; what was loaded so far stays.
+#[derive(Debug)]
+pub struct Load {
+    info: ConnInfo,
+    program: std::path::PathBuf,
+    options: LoadOptions,
+    stage: Stage,
+    left_out: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The head of the dump, until its table of contents can be read; the next try at so many bytes.
+    Head { parts: Vec<Bytes>, bytes: usize, try_at: usize },
+    /// `pg_restore` takes what comes.
+    Streaming(Box<Child>),
+}
+
+impl Load {
+    /// Get ready; `archive` is the version of the `pg_dump` that wrote the dump.
+    pub fn start(info: &ConnInfo, tools: &Tools, archive: Version, options: LoadOptions) -> Result<Self, Error> {
+        let program = tools.pg_restore(archive)?.path.clone();
+        let head = Stage::Head {
+            parts: Vec::new(),
+            bytes: 0,
+            try_at: HEAD_BYTES_MIN,
+        };
+        let mut load = Self {
+            info: info.clone(),
+            program,
+            options,
+            stage: head,
+            left_out: Vec::new(),
+        };
+        if load.options.superuser {
+            load.stage = Stage::Streaming(Box::new(load.restore(None)?));
+        }
+        Ok(load)
+    }
+
+    /// The next bytes of the dump. A `pg_restore` that ended early is an error with what it said.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
+        match &mut self.stage {
+            Stage::Streaming(child) => {
+                if child.write(&mut bytes).await? {
+                    return Ok(());
+                }
+                Err(failure(child).await)
+            }
+            Stage::Head {
+                parts,
+                bytes: held,
+                try_at,
+            } => {
+                *held += bytes.len();
+                parts.push(bytes);
+                if *held < *try_at {
+                    return Ok(());
+                }
+                *try_at *= 4;
+                let over = *held > HEAD_BYTES_MAX;
+                match self.begin().await {
+                    Err(Error::Child { .. }) if over => Err(Error::Contents { limit: HEAD_BYTES_MAX }),
+                    Err(Error::Child {
+                        program: "pg_restore --list",
+                        ..
+                    }) => Ok(()),
+                    other => other,
+                }
+            }
+        }
+    }
+
+    /// The dump is complete: wait until everything is loaded. Gives what `pg_restore` said on the way; empty as a rule.
+    pub async fn finish(mut self) -> Result<Loaded, Error> {
+        if matches!(self.stage, Stage::Head { .. }) {
+            self.begin().await?;
+        }
+        let Stage::Streaming(child) = &mut self.stage else {
+            return Err(Error::Contents { limit: HEAD_BYTES_MAX });
+        };
+        child.close_stdin();
+        let mut nothing = BytesMut::new();
+        while child.read(&mut nothing).await? > 0 {
+            nothing.clear();
+        }
+        let (status, words) = child.wait_long().await?;
+        if status.success() {
+            Ok(Loaded {
+                warnings: words,
+                left_out: std::mem::take(&mut self.left_out),
+            })
+        } else {
+            Err(child.failure(status, words))
+        }
+    }
+
+    /// Process id of `pg_restore`, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        if let Stage::Streaming(child) = &self.stage {
+            child.id()
+        } else {
+            None
+        }
+    }
+
+    /// Kill it and wait until it is gone.
+    pub async fn kill(mut self) {
+        if let Stage::Streaming(child) = &mut self.stage {
+            child.kill().await;
+        }
+    }
+
+    /// Read the table of contents in the head, start the real `pg_restore` and give it the head again.
+    async fn begin(&mut self) -> Result<(), Error> {
+        let Stage::Head { parts, .. } = &self.stage else { return Ok(()) };
+        let mut parts = parts.clone();
+        let contents = self.contents(&parts).await?;
+        let (kept, left_out): (Vec<&str>, Vec<&str>) = contents.lines().partition(|line| !needs_superuser(line));
+        self.left_out = left_out.into_iter().map(str::to_owned).collect();
+        let list = if self.left_out.is_empty() { None } else { Some(kept.join("\n")) };
+        let mut child = self.restore(list.as_deref())?;
+        for part in &mut parts {
+            if !child.write(part).await? {
+                return Err(failure(&mut child).await);
+            }
+        }
+        self.stage = Stage::Streaming(Box::new(child));
+        Ok(())
+    }
+
+    /// What `pg_restore --list` makes of the head: it reads no further than the table of contents.
+    async fn contents(&self, parts: &[Bytes]) -> Result<String, Error> {
+        let mut command = self.info.command(&self.program);
+        command.arg("--list");
+        let mut child = Child::spawn("pg_restore --list", command)?;
+        let mut input = parts.iter().fold(BytesMut::new(), |mut all, part| {
+            all.extend_from_slice(part);
+            all
+        });
+        let output = child.exchange(&mut input).await?;
+        let (status, words) = child.wait().await?;
+        if status.success() {
+            Ok(String::from_utf8_lossy(&output).into_owned())
+        } else {
+            Err(child.failure(status, words))
+        }
+    }
+
+    fn restore(&self, list: Option<&str>) -> Result<Child, Error> {
+        let mut command = self.info.command(&self.program);
+        command.args(["--exit-on-error", "--no-password", "--format=custom"]);
+        if !self.options.keep_owners {
+            command.arg("--no-owner");
+        }
+        if !self.options.keep_privileges {
+            command.arg("--no-privileges");
+        }
+        if let Some(role) = &self.options.role {
+            command.arg(format!("--role={role}"));
+        }
+        let _list = list.map(|list| hand_over(&mut command, list)).transpose()?;
+        command.arg(format!("--dbname={}", self.info.to_argument()));
+        let child = Child::spawn("pg_restore", command)?;
+        child.widen_pipes(PIPE_BYTES);
+        Ok(child)
+    }
+}
+
+/// What a load that went well has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What `pg_restore` said; empty as a rule.
+    pub warnings: String,
+    /// Lines of the table of contents that were left out.
+    pub left_out: Vec<String>,
+}
+
+async fn failure(child: &mut Child) -> Error {
+    match child.wait().await {
+        Ok((status, words)) => child.failure(status, words),
+        Err(error) => error,
+    }
+}
+
+/// `3358; 0 0 COMMENT - EXTENSION pg_trgm `, and the comment on the schema `public`, which servers before 15 give to
+/// their own superuser.
+fn needs_superuser(line: &str) -> bool {
+    let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
+    line.starts_with(|first: char| first.is_ascii_digit())
+        && (entry.starts_with("COMMENT - EXTENSION ") || entry.starts_with("COMMENT - SCHEMA public "))
+}
+
+/// Give `list` to the child as a memory file that it inherits; ours is closed when what is returned is dropped.
+#[cfg(target_os = "linux")]
+fn hand_over(command: &mut Command, list: &str) -> Result<std::fs::File, Error> {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    let pipe = |source: std::io::Error| Error::Pipe {
+        program: "pg_restore",
+        source,
+    };
+    // No CLOEXEC: the child must have it. Another child that is started in this moment has it too, which harms nobody.
+    let file = rustix::fs::memfd_create("list", rustix::fs::MemfdFlags::empty()).map_err(|error| pipe(error.into()))?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(list.as_bytes()).map_err(pipe)?;
+    command.arg(format!("--use-list=/proc/self/fd/{}", file.as_raw_fd()));
+    Ok(file)
+}
+
+/// Without memory files all comments are left out.
+#[cfg(not(target_os = "linux"))]
+fn hand_over(command: &mut Command, _list: &str) -> Result<(), Error> {
+    command.arg("--no-comments");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_comments_on_what_others_own_are_left_out() {
+        for (line, expected) in [
+            ("3358; 0 0 COMMENT - EXTENSION pg_trgm ", true),
+            ("3357; 0 0 COMMENT - SCHEMA public postgres", true),
+            ("2; 3079 16400 EXTENSION - pg_trgm ", false),
+            ("3359; 0 0 COMMENT public TABLE users synapse", false),
+            ("; Archive created at 0 0 COMMENT - EXTENSION x", false),
+            ("", false),
+        ] {
+            assert_eq!(needs_superuser(line), expected, "{line}");
+        }
+    }
+}
