@@ -299,7 +299,7 @@ fn lost_hint(message: &str) -> &'static str {
 fn statement_hint(sqlstate: &str, message: &str) -> Option<&'static str> {
     match sqlstate {
         "42501" => Some("the role lacks a privilege: use the role that Synapse uses, or the owner of the database"),
-        "40001" if message.contains("recovery") => {
+        "40001" | "" if message.contains("recovery") => {
             Some("a replica cancels long reads: raise max_standby_streaming_delay there, or dump from the primary")
         }
         "57014" => Some("somebody cancelled our statement (pg_cancel_backend), or a timeout of the server's did"),

@@ -2,8 +2,8 @@
 //!
 //! Each answer ends with a line that begins with `\.` and a number, which psql echoes after the statement. No answer of
 //! ours can hold such a line: rows are JSON or COPY text, and neither begins a line with `\.`. After that number stand
-//! psql's `ERROR` and `SQLSTATE`, so a failed statement is an error and the connection lives on. psql itself never
-//! prompts, reads no start file, and ends when the server does: then its standard output ends, and nothing hangs.
+//! psql's `ERROR` and `SQLSTATE`, so a failed statement is an error and the connection lives on (a failed COPY ends it, as
+//! psql does not always tell of it otherwise). psql itself never prompts, reads no start file, and ends when the server does: then its standard output ends, and nothing hangs.
 
 use bytes::{Buf, BytesMut};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,8 @@ use super::{Error, sql};
 
 /// One line of an answer; a longer one is an error.
 const LINE_BYTES_MAX: usize = 16 << 20;
+/// The exit code of psql when `ON_ERROR_STOP` ended it.
+const STOPPED_ON_ERROR: i32 = 3;
 /// How much is read from psql at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -172,7 +174,8 @@ impl Session {
 
     /// The rows of a query as a stream of COPY text, with bounded memory.
     pub async fn copy_out(&mut self, what: &str, query: &str) -> Result<CopyOut<'_>, Error> {
-        self.send(what, &format!("COPY ({query}) TO STDOUT")).await?;
+        // psql 15 leaves ERROR at `false` when a COPY fails half way, so a COPY that fails must end psql.
+        self.send(what, &format!("\\set ON_ERROR_STOP 1\nCOPY ({query}) TO STDOUT")).await?;
         Ok(CopyOut::new(self, what.to_owned()))
     }
 
@@ -196,7 +199,10 @@ impl Session {
         }
         self.out_of_step = true;
         self.statements += 1;
-        let text = format!("{statement};\n\\echo '\\\\.{}' :ERROR :SQLSTATE\n", self.statements);
+        let text = format!(
+            "{statement};\n\\set ON_ERROR_STOP 0\n\\echo '\\\\.{}' :ERROR :SQLSTATE\n",
+            self.statements
+        );
         if self.child.write(&mut text.as_bytes()).await? {
             Ok(())
         } else {
@@ -250,11 +256,14 @@ impl Session {
 
     async fn lost(&mut self, what: &str) -> Error {
         self.out_of_step = true;
+        let what = what.to_owned();
         match self.child.wait().await {
-            Ok((_, message)) => Error::Lost {
-                what: what.to_owned(),
+            Ok((status, message)) if status.code() == Some(STOPPED_ON_ERROR) => Error::Statement {
+                what,
+                sqlstate: String::new(),
                 message,
             },
+            Ok((_, message)) => Error::Lost { what, message },
             Err(error) => error,
         }
     }
