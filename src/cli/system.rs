@@ -14,7 +14,10 @@ pub(super) fn peak_memory_bytes() -> Option<u64> {
 }
 
 /// This machine's clock.
-#[expect(clippy::disallowed_methods, reason = "cli is where the time comes from; every floor below is given it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cli is where the time comes from; every floor below is given it"
+)]
 pub(super) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

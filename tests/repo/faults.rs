@@ -23,11 +23,17 @@ async fn at_every_call(fault: Fault) {
         let report = verify(&whole).await;
         assert_eq!(report.problems, [], "{fault:?} at call {call}");
         if let Ok(snapshot) = &ended {
-            assert!(read(&whole, &snapshot.id.to_string()).await.unwrap() == second, "{fault:?} at call {call}");
+            assert!(
+                read(&whole, &snapshot.id.to_string()).await.unwrap() == second,
+                "{fault:?} at call {call}"
+            );
         }
         // Whatever happened, the next run succeeds, and what the last one finished is found again.
         let next = backup(&whole, &mut Bytes::new(&second)).await.unwrap();
-        assert!(read(&whole, &next.id.to_string()).await.unwrap() == second, "{fault:?} at call {call}");
+        assert!(
+            read(&whole, &next.id.to_string()).await.unwrap() == second,
+            "{fault:?} at call {call}"
+        );
         if fail.begun() < call {
             assert!(ended.is_ok(), "without a fault it succeeds");
             return;

@@ -11,13 +11,17 @@ use synapse_backup::ops::verify::{self, Report};
 use synapse_backup::ops::{Limits, Run};
 use synapse_backup::progress::Quiet;
 use synapse_backup::repo::commit::{self, CheckFailed};
-use synapse_backup::repo::writer::{Budget, Source, SourceError, Stored, Writer};
+use synapse_backup::repo::reader::Reader;
+use synapse_backup::repo::writer::{Alongside, Budget, Source, SourceError, Stored, Writer};
 use synapse_backup::repo::{Ids, Repository, catalog, open};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::{Clock, Memory};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const LIMITS: Limits = Limits { memory_bytes: 256 << 20, connections: 4 };
+pub(crate) const LIMITS: Limits = Limits {
+    memory_bytes: 256 << 20,
+    connections: 4,
+};
 
 /// A store in memory whose clock stands at a fixed time.
 pub(crate) fn memory() -> Arc<Memory> {
@@ -61,11 +65,17 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        Self { rest: bytes.to_vec(), ends_well: true }
+        Self {
+            rest: bytes.to_vec(),
+            ends_well: true,
+        }
     }
 
     pub(crate) fn broken(bytes: &[u8]) -> Self {
-        Self { rest: bytes.to_vec(), ends_well: false }
+        Self {
+            rest: bytes.to_vec(),
+            ends_well: false,
+        }
     }
 }
 
@@ -84,19 +94,34 @@ impl Source for Bytes {
 
 /// Open a session, store the stream, commit.
 pub(crate) async fn backup(repository: &Repository, source: &mut dyn Source) -> Result<Snapshot, String> {
-    let catalog = catalog::load(repository, 64 << 20).await.map_err(|error| error.to_string())?;
+    backup_with(repository, source, 64 << 20, None).await
+}
+
+/// The same with so many bytes for the index, and the list of the last snapshot beside it.
+pub(crate) async fn backup_with(
+    repository: &Repository,
+    source: &mut dyn Source,
+    index_bytes: usize,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, String> {
+    let catalog = catalog::load(repository, index_bytes).await.map_err(|error| error.to_string())?;
+    let reader = Reader::open(repository, 64 << 20, 4).await.map_err(|error| error.to_string())?;
+    let alongside = previous.map(|snapshot| Alongside::new(&reader, &snapshot.databases[0].streams[0].list));
     let budget = Budget::new(LIMITS.memory_bytes, LIMITS.connections);
     let writer = Writer::open(repository, Arc::new(catalog), std::collections::BTreeSet::new(), &budget);
-    let ended = take(&writer, source).await;
+    let ended = take(&writer, source, alongside).await;
     if ended.is_err() {
         writer.abort().await;
     }
     ended
 }
 
-async fn take(writer: &Writer, source: &mut dyn Source) -> Result<Snapshot, String> {
+async fn take(writer: &Writer, source: &mut dyn Source, alongside: Option<Alongside<'_>>) -> Result<Snapshot, String> {
     let time = writer.repository().date().await.map_err(|error| error.to_string())?;
-    let stored = writer.store_stream("main", source, &|_| {}).await.map_err(|error| error.to_string())?;
+    let stored = writer
+        .store_stream("main", source, alongside, &|_| {})
+        .await
+        .map_err(|error| error.to_string())?;
     let finished = writer.finish().await.map_err(|error| error.to_string())?;
     let mut relied = writer.relied();
     relied.extend(finished.packs);
@@ -112,7 +137,12 @@ async fn take(writer: &Writer, source: &mut dyn Source) -> Result<Snapshot, Stri
 }
 
 fn document(repository: &Repository, stored: &Stored, time: Timestamp) -> Snapshot {
-    let stream = Stream { name: "main".into(), format: StreamFormat::Custom, list: stored.list.clone(), tables: Vec::new() };
+    let stream = Stream {
+        name: "main".into(),
+        format: StreamFormat::Custom,
+        list: stored.list.clone(),
+        tables: Vec::new(),
+    };
     let database = Database {
         name: "synapse".into(),
         database: "synapse".into(),
@@ -156,10 +186,17 @@ pub(crate) async fn read(repository: &Repository, snapshot: &str) -> anyhow::Res
 
 /// Every byte of every snapshot.
 pub(crate) async fn verify(repository: &Repository) -> Report {
-    let options = verify::Options { snapshot: None, read_data_percent: Some(100), limits: LIMITS };
+    let options = verify::Options {
+        snapshot: None,
+        read_data_percent: Some(100),
+        limits: LIMITS,
+    };
     verify::verify(repository, &options, &run()).await.unwrap()
 }
 
 pub(crate) fn run() -> Run<'static> {
-    Run { progress: &Quiet, cancel: CancellationToken::new() }
+    Run {
+        progress: &Quiet,
+        cancel: CancellationToken::new(),
+    }
 }

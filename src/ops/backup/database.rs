@@ -91,7 +91,7 @@ async fn store_one(
     };
     let dumped = async {
         let advance = |bytes| task.run.progress.advance(&stage, bytes, 0);
-        Ok(task.writer.store_stream(&stage, &mut dump, &advance).await?)
+        Ok(task.writer.store_stream(&stage, &mut dump, None, &advance).await?)
     };
     let (stored, facts) = futures::future::try_join(dumped, beside).await?;
     let pg_dump = dump.0.version().to_string();

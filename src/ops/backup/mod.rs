@@ -19,12 +19,12 @@ use super::connect::{self, Source};
 use super::{Error, Limits, Part, Parts, Run, Tools};
 use crate::format::snapshot::{MediaIncluded, Problem, SigningKey, Snapshot, Totals};
 use crate::format::{FORMAT_VERSION, ItemPath, ObjectId, PackId};
+use crate::repo::Repository;
 use crate::repo::catalog::{self, Catalog};
 use crate::repo::commit::{self, CheckFailed};
 use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::writer::{Budget, Writer};
-use crate::repo::Repository;
 use crate::synapse::{Homeserver, ProviderKind, postgres};
 
 mod config;

@@ -86,7 +86,10 @@ async fn configured(reader: &Reader, snapshot: &Snapshot, options: &Options) -> 
     let mut files = Vec::new();
     for path in &snapshot.config_paths {
         if let Some(item) = config_item(snapshot, Path::new(OsStr::from_bytes(path.as_bytes()))) {
-            let bytes = reader.read_small(&item.list, CONFIG_BYTES_MAX).await.with_context(|| format!("read {path}"))?;
+            let bytes = reader
+                .read_small(&item.list, CONFIG_BYTES_MAX)
+                .await
+                .with_context(|| format!("read {path}"))?;
             files.push((PathBuf::from(OsStr::from_bytes(path.as_bytes())), bytes));
         }
     }
@@ -110,11 +113,18 @@ fn config_item<'a>(snapshot: &'a Snapshot, path: &Path) -> Option<&'a ConfigItem
         if let Some(item) = snapshot.config.iter().find(|item| of(item) == path && item.sha256.is_some()) {
             return Some(item);
         }
-        let link = snapshot.config.iter().find(|item| item.kind == ConfigKind::Symlink && path.starts_with(of(item)))?;
+        let link = snapshot
+            .config
+            .iter()
+            .find(|item| item.kind == ConfigKind::Symlink && path.starts_with(of(item)))?;
         let target = Path::new(OsStr::from_bytes(link.target.as_ref()?.as_bytes()));
         let rest = path.strip_prefix(of(link)).ok()?.to_owned();
         let joined = of(link).parent()?.join(target);
-        path = if rest.as_os_str().is_empty() { normal(&joined) } else { normal(&joined.join(rest)) };
+        path = if rest.as_os_str().is_empty() {
+            normal(&joined)
+        } else {
+            normal(&joined.join(rest))
+        };
     }
     None
 }

@@ -18,6 +18,9 @@ use crate::format::{BLOB_BYTES_MAX, BlobId, FRAME_FILL_BYTES, PackId, PackKind};
 /// Entries that wait for a frame that is not full yet; then the frame is sent as it is.
 const WAITING_MAX: usize = 65_536;
 
+/// Where a blob was, as an earlier list says.
+pub type Hint<'a> = &'a (dyn Fn(&BlobId) -> Option<PackId> + Send + Sync);
+
 #[derive(Debug)]
 enum Place {
     Known(PackId),
@@ -55,13 +58,14 @@ impl Gatherer {
         }
     }
 
-    /// The blobs of one window of the stream, in order.
-    pub async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>) -> Result<()> {
+    /// The blobs of one window of the stream, in order. `hint` knows packs of blobs that the index may not.
+    pub async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>, hint: Hint<'_>) -> Result<()> {
         let new_before = self.new_bytes;
         let mut new = Vec::new();
         for (id, range) in blobs {
             let length = u32::try_from(range.len()).unwrap_or(u32::MAX);
-            let place = match self.writer.claim(id, &self.placement) {
+            let hinted = hint(&id).filter(|pack| self.writer.usable(*pack)).map(Claim::Known);
+            let place = match hinted.unwrap_or_else(|| self.writer.claim(id, &self.placement)) {
                 Claim::Known(pack) => Place::Known(pack),
                 Claim::Pending(placement) => Place::Frame(placement),
                 Claim::New => {
@@ -90,7 +94,7 @@ impl Gatherer {
     /// One blob of its own.
     pub async fn push_one(&mut self, blob: Vec<u8>) -> Result<()> {
         let (id, length) = (BlobId::of(&blob), blob.len());
-        self.push(&Bytes::from(blob), vec![(id, 0..length)]).await
+        self.push(&Bytes::from(blob), vec![(id, 0..length)], &|_| None).await
     }
 
     fn keep(&mut self, window: &Bytes, ranges: &mut Vec<Range<usize>>, copy: bool) {

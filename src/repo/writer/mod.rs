@@ -22,6 +22,7 @@ use super::{Error, Repository, Result};
 use crate::format::frame::FrameEncoder;
 use crate::format::{BlobId, ObjectId, PackId, PackKind};
 
+mod alongside;
 mod budget;
 mod claims;
 mod gather;
@@ -30,6 +31,7 @@ mod packer;
 mod segments;
 mod stream;
 
+pub use alongside::Alongside;
 pub use budget::Budget;
 pub use claims::{Claim, Placement};
 pub use gather::Gatherer;

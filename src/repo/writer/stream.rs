@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
+use super::alongside::Alongside;
 use super::gather::Gatherer;
 use super::lists::ListWriter;
 use super::{Error, Result, Writer};
@@ -42,8 +43,15 @@ pub struct Stored {
 type Hashed = JoinHandle<(Bytes, Vec<(BlobId, Range<usize>)>)>;
 
 impl Writer {
-    /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read.
-    pub async fn store_stream(&self, what: &str, source: &mut dyn Source, advance: &(dyn Fn(u64) + Send + Sync)) -> Result<Stored> {
+    /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read;
+    /// `alongside` is the list that this stream had in the last snapshot, where the index did not fit into memory.
+    pub async fn store_stream(
+        &self,
+        what: &str,
+        source: &mut dyn Source,
+        mut alongside: Option<Alongside<'_>>,
+        advance: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Stored> {
         let chunker = Chunker::new(self.inner.repository.info.chunk_sizes).map_err(|source| Error::Encode { source })?;
         let mut gatherer = Gatherer::new(self, PackKind::Database);
         let mut list = ListWriter::new(self);
@@ -61,7 +69,7 @@ impl Writer {
             let window = buffer.split_to(cuts.last().map_or(0, |last| last.end)).freeze();
             if let Some(hashed) = hashing.take() {
                 let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
-                gatherer.push(&window, blobs).await?;
+                push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
             }
             hashing = Some(tokio::task::spawn_blocking(move || hash(window, cuts)));
             while let Some(entry) = gatherer.ready() {
@@ -73,7 +81,7 @@ impl Writer {
         }
         if let Some(hashed) = hashing {
             let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
-            gatherer.push(&window, blobs).await?;
+            push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
         }
         gatherer.finish().await?;
         while let Some(entry) = gatherer.ready() {
@@ -84,6 +92,22 @@ impl Writer {
             read_bytes,
             new_bytes: gatherer.new_bytes,
         })
+    }
+}
+
+async fn push(
+    gatherer: &mut Gatherer,
+    alongside: &mut Option<Alongside<'_>>,
+    position: u64,
+    window: &Bytes,
+    blobs: Vec<(BlobId, Range<usize>)>,
+) -> Result<()> {
+    match alongside {
+        Some(alongside) => {
+            alongside.advance(position).await?;
+            gatherer.push(window, blobs, &|id| alongside.hint(id)).await
+        }
+        None => gatherer.push(window, blobs, &|_| None).await,
     }
 }
 

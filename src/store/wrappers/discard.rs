@@ -20,7 +20,10 @@ pub struct Discard {
 impl Discard {
     /// Reads of `inner`, and no writes.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, date: Mutex::new(None) }
+        Self {
+            inner,
+            date: Mutex::new(None),
+        }
     }
 
     fn note(&self, date: Timestamp) {
@@ -32,7 +35,9 @@ impl Discard {
             let seen = *self.date.lock().unwrap_or_else(PoisonError::into_inner);
             match seen {
                 Some(date) => Ok(Stamp { date }),
-                None => Ok(Stamp { date: self.list_page("probe/", None).await?.date }),
+                None => Ok(Stamp {
+                    date: self.list_page("probe/", None).await?.date,
+                }),
             }
         })
     }
@@ -58,7 +63,13 @@ impl Store for Discard {
     }
 
     fn put_part<'a>(&'a self, _: &'a str, _: &'a UploadId, number: u32, _: Bytes) -> Call<'a, PartTag> {
-        Box::pin(async move { Ok(PartTag { number, etag: String::new(), checksum: None }) })
+        Box::pin(async move {
+            Ok(PartTag {
+                number,
+                etag: String::new(),
+                checksum: None,
+            })
+        })
     }
 
     fn complete_upload<'a>(&'a self, _: &'a str, _: &'a UploadId, _: Vec<PartTag>, _: u64) -> Call<'a, Stamp> {
