@@ -19,8 +19,6 @@ const READ_BYTES_MIN: usize = 256 << 10;
 const READ_BYTES: usize = 1 << 20;
 /// What the pipe may hold, as far as an ordinary user may ask for it.
 const PIPE_BYTES: usize = 1 << 20;
-/// `pg_dump` writes 4 KiB at a time: a pause after a small read lets them add up, instead of waking for each.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// The one table that must not travel: its rows are used up by other servers after the dump (Synapse's documentation,
 /// "Backing up Synapse": exclude it or empty it before the start).
@@ -92,13 +90,13 @@ impl Dump {
     pub async fn read_into(&mut self, buffer: &mut BytesMut) -> Result<usize, Error> {
         let before = buffer.len();
         while !self.ended && buffer.len() - before < READ_BYTES_MIN {
-            buffer.reserve(READ_BYTES);
+            if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+                buffer.reserve(READ_BYTES);
+            }
             let read = self.child.read(buffer).await?;
             self.bytes += read as u64;
             if read == 0 {
                 self.end().await?;
-            } else if read < READ_BYTES_MIN / 4 {
-                tokio::time::sleep(PAUSE).await;
             }
         }
         Ok(buffer.len() - before)

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod dump;
 pub mod facts;
 pub mod load;
+mod pooler;
 pub mod session;
 pub mod snapshot;
 pub mod sql;

@@ -12,7 +12,7 @@ use super::child::Child;
 use super::conninfo::ConnInfo;
 use super::copy::CopyOut;
 use super::tools::{Tools, Version};
-use super::{Error, sql};
+use super::{Error, pooler, sql};
 
 /// One line of an answer; a longer one is an error.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -70,10 +70,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connect, make the session ours (no timeouts of the role's, a safe search path), and ask the server who it is.
+    /// Connect, make sure that no pooler stands between, and make the session ours (no timeouts of the role's, a safe
+    /// search path). `lock_seconds` bounds every wait for a lock.
     ///
-    /// `lock_seconds` bounds every wait for a lock. Errors: [`Error::Connect`] with libpq's words.
+    /// Errors: [`Error::Connect`] with libpq's words, [`Error::Pooler`].
     pub async fn open(info: &ConnInfo, tools: &Tools, purpose: Purpose, lock_seconds: u64) -> Result<Self, Error> {
+        let mut session = Self::connect(info, tools).await?;
+        let mut other = Self::connect(info, tools).await?;
+        pooler::refuse(&mut session, &mut other).await?;
+        other.close().await;
+        session.settle(purpose, lock_seconds).await?;
+        Ok(session)
+    }
+
+    /// Connect and ask the server who it is. Nothing is set yet: behind a pooler it would be set for others.
+    pub(super) async fn connect(info: &ConnInfo, tools: &Tools) -> Result<Self, Error> {
         let mut command = info.command(&tools.psql()?.path);
         command.args([
             "--no-psqlrc",
@@ -112,10 +123,12 @@ impl Session {
             },
             other => other,
         })?;
-        session
-            .execute("the settings of our session", &settings(purpose, lock_seconds))
-            .await?;
         Ok(session)
+    }
+
+    /// Make the session ours, when it is known to have a server process of its own.
+    pub(super) async fn settle(&mut self, purpose: Purpose, lock_seconds: u64) -> Result<(), Error> {
+        self.execute("the settings of our session", &settings(purpose, lock_seconds)).await
     }
 
     /// What the server told when the session began.

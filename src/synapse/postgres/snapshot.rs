@@ -3,7 +3,7 @@
 //! A TRUNCATE between the export and a `pg_dump --snapshot` would leave a dump that ends well and has no rows. So all
 //! tables are locked in ACCESS SHARE mode first: `LOCK TABLE` takes no snapshot, so the moment is that of the export,
 //! when every lock is held (PostgreSQL documentation, "LOCK": in REPEATABLE READ it must come before any query). The
-//! list of tables is read before and compared after. A second, short session looks for poolers and names whoever blocks.
+//! list of tables is read before and compared after. A second, short session names whoever blocks.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::conninfo::ConnInfo;
 use super::session::{Purpose, Session};
 use super::tools::Tools;
-use super::{Blocker, Error, sql};
+use super::{Blocker, Error, pooler, sql};
 
 /// How often the list of tables may turn out to have changed.
 const TRIES: usize = 5;
@@ -64,9 +64,11 @@ impl Snapshot {
     /// Errors: [`Error::Pooler`], [`Error::Privileges`] (before any lock), [`Error::Locked`] with the blockers,
     /// [`Error::TablesChange`].
     pub async fn export(info: &ConnInfo, tools: &Tools, lock_seconds: u64) -> Result<Self, Error> {
-        let mut session = Session::open(info, tools, Purpose::Read, lock_seconds).await?;
-        let mut watcher = Session::open(info, tools, Purpose::Read, lock_seconds).await?;
-        refuse_pooler(&mut session, &mut watcher).await?;
+        let mut session = Session::connect(info, tools).await?;
+        let mut watcher = Session::connect(info, tools).await?;
+        pooler::refuse(&mut session, &mut watcher).await?;
+        session.settle(Purpose::Read, lock_seconds).await?;
+        watcher.settle(Purpose::Read, lock_seconds).await?;
         let mut tables = list(&mut session).await?;
         for _ in 0..TRIES {
             session
@@ -118,7 +120,8 @@ impl Snapshot {
 
 /// A further session that sees the same moment, for reading beside the first one.
 pub async fn join(info: &ConnInfo, tools: &Tools, id: &str, lock_seconds: u64) -> Result<Session, Error> {
-    let mut session = Session::open(info, tools, Purpose::Read, lock_seconds).await?;
+    let mut session = Session::connect(info, tools).await?;
+    session.settle(Purpose::Read, lock_seconds).await?;
     session
         .execute("the begin of the transaction", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
@@ -133,34 +136,9 @@ struct Exported {
     id: String,
 }
 
-#[derive(Deserialize)]
-struct Pid {
-    pid: i64,
-}
-
 const UNDEFINED_TABLE: &str = "42P01";
 const UNDEFINED_SCHEMA: &str = "3F000";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-/// Two clients never have one server process at the same time, and a client never gets another: else there is a pooler
-/// that hands out connections by the transaction. What sessions set there would stay for others, so nothing is set.
-async fn refuse_pooler(session: &mut Session, watcher: &mut Session) -> Result<(), Error> {
-    let known = [session.server().pid, watcher.server().pid];
-    if known[0] == known[1] {
-        return Err(Error::Pooler);
-    }
-    for _ in 0..2 {
-        for (one, pid) in [(&mut *session, known[0]), (&mut *watcher, known[1])] {
-            let now: Pid = one
-                .one("the look for a pooler", "SELECT pg_catalog.pg_backend_pid() AS pid")
-                .await?;
-            if now.pid != pid {
-                return Err(Error::Pooler);
-            }
-        }
-    }
-    Ok(())
-}
 
 async fn list_again(session: &mut Session) -> Result<Vec<Table>, Error> {
     session.execute("the end of the transaction", "ROLLBACK").await?;
