@@ -196,9 +196,23 @@ pub(super) struct Backup {
     /// Read every media file again, also those whose rows did not change.
     #[arg(long)]
     pub(super) full: bool,
+    /// Look at this share of the unchanged media files (percent, or `none`); all are looked at within a month unless set.
+    #[arg(long, value_name = "PERCENT", value_parser = audit)]
+    pub(super) audit: Option<f64>,
     /// Find out what would be done; send and commit nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// A share in percent, or `none`.
+fn audit(text: &str) -> Result<f64, String> {
+    if text == "none" {
+        return Ok(0.0);
+    }
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("give a number from 0 to 100, or `none`".into()),
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -377,7 +391,6 @@ mod tests {
             "x extend",
             "x --identity key restore latest",
             "x restore latest --resume",
-            "x backup --audit 3",
         ] {
             assert_eq!(parse(&words(line)).unwrap_err().exit_code(), 2, "{line}");
         }

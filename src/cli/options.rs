@@ -46,6 +46,14 @@ impl Given<'_> {
             parts: parts(&words.only),
             tags: distinct(&words.tags),
             full: words.full,
+            audit_percent: words.audit.unwrap_or(AUDIT_PERCENT_DEFAULT),
+            accepted_losses: media
+                .accepted_losses
+                .as_ref()
+                .map(|AbsolutePath(path)| accepted_losses(path))
+                .transpose()?
+                .unwrap_or_default(),
+            media_time: self.settings.limits.media_time.map(|time| time.0),
             dry_run: words.dry_run,
             thumbnails: media.thumbnails.unwrap_or(true),
             remote: media.remote.unwrap_or(false),
@@ -193,6 +201,29 @@ fn mapping(text: &str) -> Result<(PathBuf, PathBuf), Error> {
     let (old, new) = text.split_once('=').ok_or_else(|| refused(format!("`{text}` has no `=`")))?;
     let path = |text: &str| text.parse::<AbsolutePath>().map(|AbsolutePath(path)| path).map_err(refused);
     Ok((path(old)?, path(new)?))
+}
+
+/// Every file that is not opened is looked at within a month.
+const AUDIT_PERCENT_DEFAULT: f64 = 100.0 / 30.0;
+
+/// The items whose loss is accepted: one a line, as `show --problems` names them; empty lines and `#` are passed over.
+fn accepted_losses(path: &std::path::Path) -> Result<std::collections::HashSet<String>, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = "write one item a line, as `show SNAPSHOT --problems` names them, or take `media.accepted_losses` out";
+        Error::usage(format!("`media.accepted_losses`: {}: {error}", path.display()), hint)
+    })?;
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let item = |line: &str| {
+        if line.starts_with("media/") {
+            line.to_owned()
+        } else {
+            format!("media/{line}")
+        }
+    };
+    Ok(lines.map(item).collect())
 }
 
 #[cfg(test)]

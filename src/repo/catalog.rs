@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use super::{Error, Repository, Result};
 use crate::format::index::{self, Segment, SegmentEntry};
@@ -60,6 +61,8 @@ pub struct Catalog {
     pub truncated: bool,
     /// How many segments there are.
     pub segments: usize,
+    /// The store's time when the listings had been read.
+    pub date: Option<Timestamp>,
     /// Segments that are damaged, with what is wrong; their packs can be read by their own tables.
     pub damaged: Vec<(String, String)>,
 }
@@ -165,6 +168,8 @@ pub struct Presence {
     pub condemned: HashSet<PackId>,
     /// Objects under `packs/` that are not ours.
     pub foreign: Vec<String>,
+    /// The store's time when both had been read.
+    pub date: Option<Timestamp>,
 }
 
 /// LIST condemned/, and when that has ended, LIST packs/.
@@ -174,25 +179,26 @@ pub async fn presence(repository: &Repository) -> Result<Presence> {
         presence.condemned.extend(keys::parse_condemned(&object.key));
     })
     .await?;
-    each_listed(repository, keys::PACKS, |object| match keys::parse_pack(&object.key) {
+    let date = each_listed(repository, keys::PACKS, |object| match keys::parse_pack(&object.key) {
         Some(id) => {
             presence.packs.insert(id, object.bytes);
         }
         None => presence.foreign.push(object.key),
     })
     .await?;
+    presence.date = Some(date);
     Ok(presence)
 }
 
-/// Every object under a prefix, in key order, page by page.
-pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl FnMut(Listed)) -> Result<()> {
+/// Every object under a prefix, in key order, page by page; gives the store's time of the last page.
+pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl FnMut(Listed)) -> Result<Timestamp> {
     let mut after: Option<String> = None;
     loop {
         let page = repository.store.list_page(prefix, after.as_deref()).await?;
         page.objects.into_iter().for_each(&mut each);
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(()),
+            None => return Ok(page.date),
         }
     }
 }
@@ -204,6 +210,7 @@ pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl F
 pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
     let mut catalog = load_index(repository, entries_bytes_max / ENTRY_BYTES).await?;
     let presence = presence(repository).await?;
+    catalog.date = presence.date;
     for pack in &mut catalog.packs {
         pack.present_bytes = presence.packs.get(&pack.id).copied();
         pack.condemned = presence.condemned.contains(&pack.id);

@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 17] = [
+pub(super) const SINGLE: [&str; 19] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -18,9 +18,11 @@ pub(super) const SINGLE: [&str; 17] = [
     "media.thumbnails",
     "media.remote",
     "media.url_cache",
+    "media.accepted_losses",
     "files",
     "limits.memory",
     "limits.connections",
+    "limits.media_time",
     "postgres.pg_dump",
 ];
 
@@ -31,16 +33,14 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 10] = [
+const LATER: [(&str, &str); 8] = [
     ("keep", "retention"),
     ("encryption", "sealing"),
     ("metrics", "metrics"),
     ("object_lock", "Object Lock"),
     ("identity", "sealing"),
-    ("media.accepted_losses", "accepted losses"),
     ("limits.dump_jobs", "parallel dumps"),
     ("limits.load_jobs", "parallel loading"),
-    ("limits.media_time", "a time limit for media"),
     ("limits.upload_rate", "a limit of the upload rate"),
 ];
 
@@ -185,7 +185,7 @@ mod tests {
             ("KEEP_LAST", Unknown::Later("retention")),
             ("KEEPER", Unknown::No),
             ("IDENTITY", Unknown::Later("sealing")),
-            ("MEDIA_ACCEPTED_LOSSES", Unknown::Later("accepted losses")),
+            ("LIMITS_UPLOAD_RATE", Unknown::Later("a limit of the upload rate")),
         ] {
             assert_eq!(unknown_variable(typed), wanted, "{typed}");
         }

@@ -17,7 +17,7 @@ mod keys;
 mod overlay;
 mod values;
 
-pub(super) use values::{AbsolutePath, ByteSize, Connections};
+pub(super) use values::{AbsolutePath, ByteSize, Connections, TimeSpan};
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
 const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
@@ -82,6 +82,7 @@ pub(super) struct Media {
     pub(super) thumbnails: Option<bool>,
     pub(super) remote: Option<bool>,
     pub(super) url_cache: Option<bool>,
+    pub(super) accepted_losses: Option<AbsolutePath>,
 }
 
 /// A database besides Synapse's own.
@@ -98,6 +99,7 @@ pub(super) struct Database {
 pub(super) struct Limits {
     pub(super) memory: Option<ByteSize>,
     pub(super) connections: Option<Connections>,
+    pub(super) media_time: Option<TimeSpan>,
 }
 
 /// The database's own programs.

@@ -80,6 +80,8 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "media.thumbnails" => settings.media.thumbnails = Some(boolean(value)?),
         "media.remote" => settings.media.remote = Some(boolean(value)?),
         "media.url_cache" => settings.media.url_cache = Some(boolean(value)?),
+        "media.accepted_losses" => settings.media.accepted_losses = Some(value.parse()?),
+        "limits.media_time" => settings.limits.media_time = Some(value.parse()?),
         "files" => settings.files = Some(paths(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),
         "limits.connections" => settings.limits.connections = Some(value.parse()?),
@@ -107,7 +109,7 @@ mod tests {
     fn every_single_key_can_be_set_by_the_environment() {
         for path in keys::SINGLE {
             // One of these is good for each kind of key.
-            let tried = ["/a,/b", "true", "64MiB", "7"].map(|value| set(&mut Settings::default(), path, value));
+            let tried = ["/a,/b", "true", "64MiB", "7", "6h"].map(|value| set(&mut Settings::default(), path, value));
             assert!(tried.iter().any(Result::is_ok), "{path}: {tried:?}");
         }
     }

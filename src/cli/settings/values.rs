@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -20,6 +21,10 @@ pub(in crate::cli) struct AbsolutePath(pub(in crate::cli) PathBuf);
 /// Requests at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Connections(pub(in crate::cli) usize);
+
+/// A length of time: a whole number and a unit, as in `6h` or `90min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct TimeSpan(pub(in crate::cli) Duration);
 
 /// More connections than this only make a store slower; every one holds a socket and a buffer.
 const CONNECTIONS_MAX: usize = 256;
@@ -88,6 +93,36 @@ impl FromStr for Connections {
     }
 }
 
+const SECONDS: [(&str, u64); 8] = [
+    ("s", 1),
+    ("min", 60),
+    ("m", 60),
+    ("h", 3_600),
+    ("d", 86_400),
+    ("seconds", 1),
+    ("minutes", 60),
+    ("hours", 3_600),
+];
+
+impl FromStr for TimeSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{}` is not a length of time: write a whole number and a unit, as in 90min or 6h",
+                shown(text)
+            )
+        };
+        let text = text.trim();
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let (_, factor) = SECONDS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?;
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let seconds = number.checked_mul(*factor).filter(|seconds| *seconds > 0).ok_or_else(wrong)?;
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
 /// Yes or no, as YAML's readers take it.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
@@ -119,6 +154,12 @@ impl<'de> Deserialize<'de> for AbsolutePath {
     }
 }
 
+impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for Connections {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
@@ -128,6 +169,22 @@ impl<'de> Deserialize<'de> for Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_need_a_unit() {
+        for (text, seconds) in [
+            ("6h", Some(21_600)),
+            ("90 min", Some(5_400)),
+            ("30s", Some(30)),
+            ("1d", Some(86_400)),
+            ("6", None),
+            ("0h", None),
+            ("h", None),
+            ("1.5h", None),
+        ] {
+            assert_eq!(text.parse::<TimeSpan>().ok().map(|time| time.0.as_secs()), seconds, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_need_a_unit_that_means_one_thing() {

@@ -9,7 +9,9 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +25,8 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Small files that are read by one job.
 const BATCH_FILES: usize = 256;
 
+/// How long a batch, or one file of a batch that hangs, may take to be read.
+const READ_PATIENCE: Duration = Duration::from_mins(1);
 /// A blob of a file and where it is, or will be.
 #[derive(Debug, Clone)]
 pub(super) struct FileBlob {
@@ -64,11 +68,18 @@ pub(super) struct SavedFile {
     pub(super) bytes: u64,
     pub(super) sha256: BlobId,
     pub(super) blobs: Vec<FileBlob>,
+    /// Mode, user and group; `None` for what is no file (an object in a bucket).
+    pub(super) owner: Option<FileOwner>,
+    /// It changed while it was read.
+    pub(super) changed: bool,
+}
+
+/// Permission bits and owner of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileOwner {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// It changed while it was read.
-    pub(super) changed: bool,
 }
 
 /// Groups of small files that are read together, and large ones alone: ranges of `sizes`.
@@ -89,6 +100,8 @@ pub(super) fn batches(sizes: &[u64]) -> Vec<std::ops::Range<usize>> {
 }
 
 /// Read these files (a batch): each with the places where it may be, best first, and its expected size.
+///
+/// Reading has a deadline, since a network file system may hang; nothing is claimed before it has ended.
 pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<PathBuf>, u64)>) -> Result<Vec<Outcome>> {
     let expected: u64 = files.iter().map(|(_, bytes)| (*bytes).min(BLOB_BYTES_MAX as u64)).sum();
     let permit = writer
@@ -96,33 +109,54 @@ pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<
         .await?;
     let mut outcomes = Vec::with_capacity(files.len());
     let mut large = Vec::new();
-    let job = {
+    let begun = read_batch(files.into_iter().map(|(paths, _)| paths).collect()).await?;
+    let (begun, frames) = blocking({
         let writer = writer.clone();
-        move || -> Result<(Vec<Begun>, Vec<EncodedFrame>)> {
+        move || {
             let mut frames = Vec::new();
-            let begun = files
-                .iter()
-                .map(|(paths, _)| save_small(&writer, paths, &mut frames))
-                .collect::<Result<_>>()?;
+            let begun = begun
+                .into_iter()
+                .map(|one| one.save(&writer, &mut frames))
+                .collect::<Result<Vec<_>>>()?;
             Ok((begun, frames))
         }
-    };
-    let (begun, frames) = blocking(job).await?;
+    })
+    .await?;
     writer.append(kind, frames).await?;
     drop(permit);
     for (place, one) in begun.into_iter().enumerate() {
-        match one {
-            Begun::Done(outcome) => outcomes.push(outcome),
-            Begun::Large(open) => {
-                large.push((place, open));
-                outcomes.push(Outcome::Missing);
+        outcomes.push(match one {
+            Saved::Done(outcome) => outcome,
+            Saved::Large(opened) => {
+                large.push((place, opened));
+                Outcome::Missing
             }
-        }
+        });
     }
     for (place, open) in large {
         outcomes[place] = save_large(writer, kind, open).await?;
     }
     Ok(outcomes)
+}
+
+/// Open and read small files together; if they do not come back in time, one by one, to name those that hang.
+async fn read_batch(files: Vec<Vec<PathBuf>>) -> Result<Vec<Begun>> {
+    let together = files.clone();
+    let read = blocking(move || Ok(together.iter().map(|paths| read_small(paths)).collect()));
+    if let Ok(begun) = tokio::time::timeout(READ_PATIENCE, read).await {
+        return begun;
+    }
+    let mut begun = Vec::with_capacity(files.len());
+    for paths in files {
+        let read = blocking(move || Ok(read_small(&paths)));
+        let hangs = || Begun::Done(Outcome::Failed(ProblemKind::Unreadable, hanging()));
+        begun.push(tokio::time::timeout(READ_PATIENCE, read).await.unwrap_or_else(|_| Ok(hangs()))?);
+    }
+    Ok(begun)
+}
+
+fn hanging() -> String {
+    format!("it did not answer within {} s: does the file system hang?", READ_PATIENCE.as_secs())
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -131,10 +165,32 @@ async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 's
         .map_err(|error| repo::Error::Worker(error.to_string()))?
 }
 
-/// A file that is done, or one that needs block by block.
+/// A file that was opened, and read if it is small.
 enum Begun {
     Done(Outcome),
+    Small(Opened, Vec<u8>, bool),
     Large(Opened),
+}
+
+/// A file that is done, or one that needs block by block.
+enum Saved {
+    Done(Outcome),
+    Large(Opened),
+}
+
+impl Begun {
+    /// Hash, claim and, when new, compress.
+    fn save(self, writer: &Writer, frames: &mut Vec<EncodedFrame>) -> Result<Saved> {
+        Ok(match self {
+            Self::Done(outcome) => Saved::Done(outcome),
+            Self::Large(opened) => Saved::Large(opened),
+            Self::Small(opened, bytes, changed) => {
+                let sha256 = BlobId::of(&bytes);
+                let blobs = save_block(writer, sha256, &bytes, frames)?.into_iter().collect();
+                Saved::Done(Outcome::Saved(saved(&opened, bytes.len() as u64, sha256, blobs, changed)))
+            }
+        })
+    }
 }
 
 /// An open regular file and what it was like when it was opened.
@@ -179,33 +235,25 @@ fn open_one(path: &Path) -> std::result::Result<Opened, Outcome> {
     Ok(Opened { file, metadata })
 }
 
-/// Read, hash, claim and, when new, compress a file of at most one blob.
-fn save_small(writer: &Writer, paths: &[PathBuf], frames: &mut Vec<EncodedFrame>) -> Result<Begun> {
+/// Open, and read a file of at most one blob.
+fn read_small(paths: &[PathBuf]) -> Begun {
     let mut opened = match open(paths) {
         Ok(opened) => opened,
-        Err(outcome) => return Ok(Begun::Done(outcome)),
+        Err(outcome) => return Begun::Done(outcome),
     };
     let length = opened.metadata.len();
     if length > BLOB_BYTES_MAX as u64 {
-        return Ok(Begun::Large(opened));
+        return Begun::Large(opened);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     // One byte more than expected shows that the file grew.
     if let Err(error) = (&mut opened.file).take(length + 1).read_to_end(&mut bytes) {
-        return Ok(Begun::Done(failed(&error)));
+        return Begun::Done(failed(&error));
     }
     let grew = bytes.len() as u64 > length;
     bytes.truncate(usize::try_from(length).unwrap_or(0));
     let changed = grew || has_changed(&opened);
-    let sha256 = BlobId::of(&bytes);
-    let blobs = save_block(writer, sha256, &bytes, frames)?.into_iter().collect();
-    Ok(Begun::Done(Outcome::Saved(saved(
-        &opened,
-        bytes.len() as u64,
-        sha256,
-        blobs,
-        changed,
-    ))))
+    Begun::Small(opened, bytes, changed)
 }
 
 /// Claim one block and compress it if it is ours to bring. An empty file has no blobs.
@@ -229,43 +277,55 @@ fn save_block(writer: &Writer, id: BlobId, bytes: &[u8], frames: &mut Vec<Encode
 /// A large file, one block at a time; the whole is hashed beside the blocks.
 async fn save_large(writer: &Writer, kind: PackKind, opened: Opened) -> Result<Outcome> {
     let length = opened.metadata.len();
-    let mut state = (opened, Sha256::new());
+    let (mut opened, mut whole) = (opened, Sha256::new());
     let (mut blobs, mut read) = (Vec::new(), 0);
     loop {
         let permit = writer.work(2 * BLOB_BYTES_MAX).await?;
-        let job = {
-            let writer = writer.clone();
-            move || -> Result<_> {
-                let (mut opened, mut whole) = state;
-                let mut bytes = Vec::with_capacity(BLOB_BYTES_MAX);
-                let left = (length - read).min(BLOB_BYTES_MAX as u64);
-                if let Err(error) = (&mut opened.file).take(left).read_to_end(&mut bytes) {
-                    return Ok(Err(failed(&error)));
-                }
-                whole.update(&bytes);
-                let mut frames = Vec::new();
-                let blob = save_block(&writer, BlobId::of(&bytes), &bytes, &mut frames)?;
-                Ok(Ok(((opened, whole), bytes.len() as u64, blob, frames)))
-            }
+        let left = (length - read).min(BLOB_BYTES_MAX as u64);
+        let job = move || {
+            let mut bytes = Vec::with_capacity(BLOB_BYTES_MAX);
+            let end = (&mut opened.file).take(left).read_to_end(&mut bytes);
+            Ok((opened, bytes, end))
         };
-        let (next, bytes, blob, frames) = match blocking(job).await? {
-            Ok(block) => block,
-            Err(outcome) => return Ok(outcome),
+        let Ok(block) = tokio::time::timeout(READ_PATIENCE, blocking(job)).await else {
+            return Ok(Outcome::Failed(ProblemKind::Unreadable, hanging()));
         };
-        writer.append(kind, frames).await?;
+        let (back, block, end) = block?;
+        if let Err(error) = end {
+            return Ok(failed(&error));
+        }
+        opened = back;
+        let bytes = block.len() as u64;
+        let (hashed, blob) = save_part(writer, kind, whole, block.into()).await?;
+        whole = hashed;
         drop(permit);
-        state = next;
         read += bytes;
         blobs.extend(blob);
         if bytes < BLOB_BYTES_MAX as u64 || read >= length {
             break;
         }
     }
-    let (mut opened, whole) = state;
     let grew = matches!(opened.file.read(&mut [0; 1]), Ok(1));
     let changed = grew || read < length || has_changed(&opened);
     let sha256 = BlobId::from_bytes(whole.finalize().into());
     Ok(Outcome::Saved(saved(&opened, read, sha256, blobs, changed)))
+}
+
+/// One block of a large file: hashed as itself and into the whole, claimed, and sent if it is new.
+pub(super) async fn save_part(writer: &Writer, kind: PackKind, whole: Sha256, block: Bytes) -> Result<(Sha256, Option<FileBlob>)> {
+    let (whole, blob, frames) = blocking({
+        let writer = writer.clone();
+        move || {
+            let mut whole = whole;
+            whole.update(&block);
+            let mut frames = Vec::new();
+            let blob = save_block(&writer, BlobId::of(&block), &block, &mut frames)?;
+            Ok((whole, blob, frames))
+        }
+    })
+    .await?;
+    writer.append(kind, frames).await?;
+    Ok((whole, blob))
 }
 
 /// Length or modification time are not what they were when the file was opened.
@@ -277,13 +337,16 @@ fn has_changed(opened: &Opened) -> bool {
 
 fn saved(opened: &Opened, bytes: u64, sha256: BlobId, blobs: Vec<FileBlob>, changed: bool) -> SavedFile {
     let metadata = &opened.metadata;
+    let owner = FileOwner {
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    };
     SavedFile {
         bytes,
         sha256,
         blobs,
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
+        owner: Some(owner),
         changed,
     }
 }

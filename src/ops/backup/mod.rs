@@ -4,7 +4,7 @@
 //! commit (B5, B6). Nothing is listed before the last request is answered; whatever ends a run before that leaves
 //! packs that the next run finds again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -31,6 +31,7 @@ mod config;
 mod database;
 mod files;
 mod media;
+mod offsite;
 mod spool;
 
 use config::StoredConfig;
@@ -46,6 +47,12 @@ pub struct Options {
     pub tags: Vec<String>,
     /// Read every media file again instead of trusting unchanged rows.
     pub full: bool,
+    /// Look at this share of the files that are not opened, in percent; 0 for none. Default a thirtieth of all.
+    pub audit_percent: f64,
+    /// Items (`media/…`) whose loss is known: counted, no problems.
+    pub accepted_losses: HashSet<String>,
+    /// Stop reading media after this, commit what there is, and go on in the next run.
+    pub media_time: Option<Duration>,
     /// Find out what would be done; send nothing, commit nothing.
     pub dry_run: bool,
     /// Include `local_thumbnails` (default true).
@@ -83,6 +90,10 @@ pub struct MediaReport {
     pub missing: u64,
     /// Put off to the next run.
     pub deferred: u64,
+    /// Lost, and that is accepted.
+    pub accepted: u64,
+    /// Unchanged files that were looked at, though not opened.
+    pub audited: u64,
     /// Thumbnails whose file is not there: they heal themselves.
     pub thumbnails_missing: u64,
 }
@@ -317,6 +328,13 @@ async fn take_media(
         previous,
         full: options.full,
         included,
+        buckets: offsite::open(homeserver).await?,
+        accepted_losses: &options.accepted_losses,
+        deadline: options.media_time.map(|time| Instant::now() + time),
+        audit: prepared
+            .catalog
+            .date
+            .and_then(|date| media::AuditShare::new(options.audit_percent, date)),
         live: &live,
         run,
     };

@@ -3,7 +3,7 @@
 use super::PART_BYTES;
 
 /// What the program itself takes: code, runtime, TLS, allocator slack. Measured, and generous.
-const PROGRAM_BYTES: u64 = 48 << 20;
+const PROGRAM_BYTES: u64 = 32 << 20;
 /// One open part for each kind of pack.
 const OPEN_PARTS: u64 = 3;
 /// Bytes a producer needs at most at once: an 8 MiB blob, raw and compressed.
@@ -28,8 +28,9 @@ impl Budget {
     /// Half is the index's: three quarters of that for the catalog, one for the claims. Of the rest, what the program
     /// and the open parts leave goes half to uploads and half to producers, each with its least.
     pub fn new(memory_bytes: u64, connections: usize) -> Self {
-        let index = memory_bytes / 2;
         let part = PART_BYTES as u64;
+        let least = PROGRAM_BYTES + OPEN_PARTS * part + WORK_BYTES_MIN + 2 * part;
+        let index = (memory_bytes / 2).min(memory_bytes.saturating_sub(least));
         let rest = (memory_bytes - index).saturating_sub(PROGRAM_BYTES + OPEN_PARTS * part);
         let work = (rest / 2).max(WORK_BYTES_MIN);
         let uploads = (rest.saturating_sub(work) / part).clamp(2, connections.max(2) as u64);
@@ -48,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_shares_fit_the_limit() {
-        for mebibytes in [192_u64, 256, 512, 1024, 8192] {
+        for mebibytes in [96_u64, 128, 192, 256, 512, 1024, 8192] {
             let memory = mebibytes << 20;
             let budget = Budget::new(memory, 16);
             let parts = (budget.uploads as u64 + OPEN_PARTS) * PART_BYTES as u64;

@@ -19,7 +19,7 @@ use crate::format::{BLOB_BYTES_MAX, BlobId, FRAME_FILL_BYTES, PackId, PackKind};
 const WAITING_MAX: usize = 65_536;
 
 /// Where a blob was, as an earlier list says.
-pub type Hint<'a> = &'a (dyn Fn(&BlobId) -> Option<PackId> + Send + Sync);
+pub(super) type Hint<'a> = &'a (dyn Fn(&BlobId) -> Option<PackId> + Send + Sync);
 
 #[derive(Debug)]
 enum Place {
@@ -59,7 +59,7 @@ impl Gatherer {
     }
 
     /// The blobs of one window of the stream, in order. `hint` knows packs of blobs that the index may not.
-    pub async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>, hint: Hint<'_>) -> Result<()> {
+    pub(super) async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>, hint: Hint<'_>) -> Result<()> {
         let new_before = self.new_bytes;
         let mut new = Vec::new();
         for (id, range) in blobs {

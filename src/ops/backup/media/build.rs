@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::audit;
 use super::previous::is_damage;
 use super::{Counts, Task, heals, row_state};
 use crate::format::manifest::{EntryProblem, MediaBlob, MediaEntry, RowDigest, Shard, ShardRef, decode_shard};
 use crate::format::snapshot::ProblemKind;
 use crate::format::{ItemPath, PackId, PackKind};
 use crate::ops::backup::files::{self, Outcome, SavedFile};
+use crate::ops::backup::offsite;
 use crate::repo::reader::Wanted;
 use crate::synapse::media::MediaRow;
 
@@ -59,11 +62,14 @@ type Placed = (MediaEntry, Vec<PackId>);
 
 pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>) -> anyhow::Result<Done> {
     if let Some(shard) = inherit(task, &group) {
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = counts;
+        let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
         counts.report.files += shard.count;
         counts.report.unchanged += shard.count;
         counts.report.bytes += shard.bytes;
         *counts.states.entry("present".into()).or_default() += shard.count;
+        drop(counts);
+        audit::audit(task, group.rows, shared).await?;
         task.run.progress.advance("media", shard.bytes, shard.count);
         return Ok(Done::Inherited(shard));
     }
@@ -83,6 +89,11 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     let kept_bytes: u64 = placed.iter().flatten().map(|(entry, _)| entry.bytes).sum();
     task.run.progress.advance("media", kept_bytes, kept);
     counts.lock().unwrap_or_else(PoisonError::into_inner).report.unchanged += kept;
+    let unread = (0..group.rows.len())
+        .filter(|place| placed[*place].is_some())
+        .map(|place| group.rows[place].clone())
+        .collect();
+    audit::audit(task, unread, counts).await?;
     read(task, &group, &to_read, &mut placed, counts).await?;
     Ok(assemble(group, placed, counts))
 }
@@ -151,7 +162,7 @@ fn keep(task: &Task<'_>, row: &MediaRow, (entry, packs): &Placed) -> Option<Plac
     Some((entry.clone(), packs?))
 }
 
-/// Read the files of these rows, batch by batch, and look again for those that are not there.
+/// Read the files of these rows, batch by batch, and look elsewhere for those that are not in a folder here.
 async fn read(
     task: &Task<'_>,
     group: &Group,
@@ -163,48 +174,107 @@ async fn read(
     let mut missing = Vec::new();
     for batch in files::batches(&sizes) {
         let places = &to_read[batch];
+        if task.is_out_of_time() {
+            for &place in places {
+                placed[place] = defer(task, &group.rows[place], counts);
+            }
+            continue;
+        }
         let paths = places
             .iter()
             .map(|&place| (candidates(task, &group.rows[place]), group.rows[place].bytes.unwrap_or(0)))
             .collect();
         let outcomes = files::save_batch(task.writer, PackKind::Media, paths).await.context("send media")?;
         for (&place, outcome) in places.iter().zip(outcomes) {
-            let row = &group.rows[place];
             match outcome {
-                Outcome::Saved(file) => {
-                    task.run.progress.advance("media", file.bytes, 1);
-                    placed[place] = Some(saved(task, row, file, counts).await?);
-                }
                 Outcome::Missing => missing.push(place),
-                Outcome::Failed(kind, message) => placed[place] = Some(lost(task, row, kind, message, counts)),
+                outcome => placed[place] = Some(settle(task, &group.rows[place], outcome, counts).await?),
             }
         }
     }
-    if missing.is_empty() {
-        return Ok(());
+    let missing = read_offsite(task, group, missing, placed, counts).await?;
+    look_again(task, group, missing, placed, counts).await
+}
+
+/// What came of one file, as an entry.
+async fn settle(task: &Task<'_>, row: &MediaRow, outcome: Outcome, counts: &Mutex<Counts>) -> anyhow::Result<Placed> {
+    match outcome {
+        Outcome::Saved(file) => {
+            task.run.progress.advance("media", file.bytes, 1);
+            saved(task, row, file, counts).await
+        }
+        Outcome::Failed(kind, message) => Ok(lost(task, row, kind, message, counts)),
+        Outcome::Missing => Ok(lost(task, row, ProblemKind::Missing, NO_FILE.to_owned(), counts)),
     }
-    // Synapse deletes the file and then the row: a row that is gone by now is a deletion that went on meanwhile.
-    let looked_for = missing
-        .iter()
-        .map(|&place| &group.rows[place])
-        .filter(|row| !heals(row.kind))
-        .map(|row| (row.kind, row.path.clone()));
-    let there: HashSet<String> = task
-        .live
-        .still_there(looked_for.collect())
-        .await
-        .context("look for rows whose files are missing")?;
+}
+
+const NO_FILE: &str = "the database has a row for it, but there is no file";
+
+/// Read from the media buckets what no folder has; gives what they do not have either.
+async fn read_offsite(
+    task: &Task<'_>,
+    group: &Group,
+    missing: Vec<usize>,
+    placed: &mut [Option<Placed>],
+    counts: &Mutex<Counts>,
+) -> anyhow::Result<Vec<usize>> {
+    if task.buckets.is_empty() {
+        return Ok(missing);
+    }
+    let mut left = Vec::new();
+    let mut reads =
+        stream::iter(missing)
+            .map(|place| async move {
+                Ok::<_, anyhow::Error>((place, offsite::save(task.writer, &task.buckets, &group.rows[place].path).await?))
+            })
+            .buffer_unordered(OBJECTS_AT_ONCE);
+    while let Some((place, outcome)) = reads.try_next().await? {
+        match outcome {
+            Outcome::Missing => left.push(place),
+            outcome => placed[place] = Some(settle(task, &group.rows[place], outcome, counts).await?),
+        }
+    }
+    Ok(left)
+}
+
+/// Objects of a media bucket that one group reads at once.
+const OBJECTS_AT_ONCE: usize = 4;
+
+/// Synapse deletes the file and then the row: a row that is gone by now is a deletion that went on meanwhile.
+async fn look_again(
+    task: &Task<'_>,
+    group: &Group,
+    missing: Vec<usize>,
+    placed: &mut [Option<Placed>],
+    counts: &Mutex<Counts>,
+) -> anyhow::Result<()> {
+    let there = still_there(task, missing.iter().map(|&place| &group.rows[place])).await?;
     for place in missing {
         let row = &group.rows[place];
         task.run.progress.advance("media", 0, 1);
         if heals(row.kind) {
             counts.lock().unwrap_or_else(PoisonError::into_inner).report.thumbnails_missing += 1;
         } else if there.contains(&row.path) {
-            let message = "the database has a row for it, but there is no file".to_owned();
-            placed[place] = Some(lost(task, row, ProblemKind::Missing, message, counts));
+            placed[place] = Some(lost(task, row, ProblemKind::Missing, NO_FILE.to_owned(), counts));
         }
     }
     Ok(())
+}
+
+/// The paths of these rows that the live database still has; thumbnails are not asked for.
+pub(super) async fn still_there<'a>(task: &Task<'_>, rows: impl Iterator<Item = &'a MediaRow>) -> anyhow::Result<HashSet<String>> {
+    let asked = rows
+        .filter(|row| !heals(row.kind))
+        .map(|row| (row.kind, row.path.clone()))
+        .collect();
+    task.live.still_there(asked).await.context("look for rows whose files are missing")
+}
+
+/// Left for the next run, since the time for media is over.
+fn defer(task: &Task<'_>, row: &MediaRow, counts: &Mutex<Counts>) -> Option<Placed> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner).report.deferred += 1;
+    let message = "the time for media (`limits.media_time`) was over; the next run goes on from here".to_owned();
+    Some(lost(task, row, ProblemKind::Deferred, message, counts))
 }
 
 fn candidates(task: &Task<'_>, row: &MediaRow) -> Vec<PathBuf> {
@@ -213,9 +283,9 @@ fn candidates(task: &Task<'_>, row: &MediaRow) -> Vec<PathBuf> {
 
 /// The entry of a file that was read, with what is odd about it.
 async fn saved(task: &Task<'_>, row: &MediaRow, file: SavedFile, counts: &Mutex<Counts>) -> anyhow::Result<Placed> {
-    let problem = odd(row, &file).map(|(kind, message)| {
-        task.problem(counts, kind, &row.path, message.clone());
-        EntryProblem { kind, message }
+    let problem = odd(row, &file).and_then(|(kind, message)| {
+        let accepted = task.problem(counts, kind, &row.path, message.clone());
+        (!accepted).then_some(EntryProblem { kind, message })
     });
     let mut packs = Vec::with_capacity(file.blobs.len());
     for blob in &file.blobs {
@@ -240,9 +310,9 @@ async fn saved(task: &Task<'_>, row: &MediaRow, file: SavedFile, counts: &Mutex<
                 pack: 0,
             })
             .collect(),
-        mode: (file.mode != defaults.mode).then_some(file.mode),
-        uid: (file.uid != defaults.uid).then_some(file.uid),
-        gid: (file.gid != defaults.gid).then_some(file.gid),
+        mode: file.owner.map(|owner| owner.mode).filter(|mode| *mode != defaults.mode),
+        uid: file.owner.map(|owner| owner.uid).filter(|uid| *uid != defaults.uid),
+        gid: file.owner.map(|owner| owner.gid).filter(|gid| *gid != defaults.gid),
         owner: None,
         group: None,
         row: row_state(row),
@@ -278,7 +348,7 @@ fn odd(row: &MediaRow, file: &SavedFile) -> Option<(ProblemKind, String)> {
 
 /// The entry of a row whose bytes could not be had.
 fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, counts: &Mutex<Counts>) -> Placed {
-    task.problem(counts, kind, &row.path, message.clone());
+    let accepted = task.problem(counts, kind, &row.path, message.clone());
     if kind == ProblemKind::Missing {
         counts.lock().unwrap_or_else(PoisonError::into_inner).report.missing += 1;
     }
@@ -293,7 +363,7 @@ fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, cou
         owner: None,
         group: None,
         row: row_state(row),
-        problem: Some(EntryProblem { kind, message }),
+        problem: (!accepted).then_some(EntryProblem { kind, message }),
     };
     (entry, Vec::new())
 }

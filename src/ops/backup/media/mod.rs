@@ -4,15 +4,17 @@
 //! of the last snapshot is that shard, without a look at any file. In the others only files whose row is new or has
 //! changed are opened. So neither memory nor the traffic of an ordinary night depends on the number of files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use anyhow::Context;
 use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
 
 use super::MediaReport;
 use super::database::LiveRows;
+use super::offsite::Offsite;
 use super::spool::Rows;
 use crate::format::manifest::{RowHasher, RowState, ShardCutter};
 use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
@@ -22,10 +24,12 @@ use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
 use crate::synapse::media::{MediaItem, MediaKind, MediaRow};
 
+mod audit;
 mod build;
 mod previous;
 mod shards;
 
+pub(super) use audit::AuditShare;
 use build::{Done, Group};
 use previous::Previous;
 use shards::ShardWriter;
@@ -48,6 +52,14 @@ pub(super) struct Task<'a> {
     /// Open every file again.
     pub(super) full: bool,
     pub(super) included: MediaIncluded,
+    /// Buckets where media may be that are in no folder here.
+    pub(super) buckets: Vec<Offsite>,
+    /// Items (`media/…`) whose loss is known and accepted: counted, no problems.
+    pub(super) accepted_losses: &'a HashSet<String>,
+    /// After this nothing more is read: the rest is deferred.
+    pub(super) deadline: Option<Instant>,
+    /// Which of the unchanged files are looked at in this run.
+    pub(super) audit: Option<AuditShare>,
     /// Asked whether the rows of missing files are still there.
     pub(super) live: &'a LiveRows<'a>,
     pub(super) run: &'a Run<'a>,
@@ -81,15 +93,28 @@ pub(super) struct StoredMedia {
 }
 
 impl Task<'_> {
-    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) {
+    /// Record a problem; true when its loss was accepted, and it is only counted.
+    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) -> bool {
         let item = format!("media/{path}");
-        self.run.progress.problem(kind.as_str(), &item, &message);
         let mut counts = counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        counts.problem_count += 1;
+        if kind != ProblemKind::Deferred && self.accepted_losses.contains(&item) {
+            counts.report.accepted += 1;
+            *counts.states.entry("accepted".to_owned()).or_default() += 1;
+            return true;
+        }
         *counts.states.entry(kind.as_str().to_owned()).or_default() += 1;
+        counts.problem_count += 1;
         if counts.problems.len() < PROBLEMS_NAMED_MAX {
+            // Beyond that nobody reads on; the snapshot has all.
+            self.run.progress.problem(kind.as_str(), &item, &message);
             counts.problems.push(Problem { kind, item, message });
         }
+        false
+    }
+
+    /// The time for media is over.
+    fn is_out_of_time(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 

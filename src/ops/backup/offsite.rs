@@ -1,0 +1,122 @@
+//! Media that Synapse has moved to a bucket (`s3_storage_provider`): read from there, block by block.
+//!
+//! An object's key is the provider's prefix followed by the path in the media store (synapse-s3-storage-provider,
+//! `s3_storage_provider.py`). Objects under a customer's key (SSE-C) cannot be read here; they are recorded so.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+
+use super::files::{Outcome, SavedFile, save_part};
+use crate::format::snapshot::ProblemKind;
+use crate::format::{BLOB_BYTES_MAX, BlobId, PackKind};
+use crate::repo::writer::Writer;
+use crate::store::counters::Counters;
+use crate::store::s3::{self, AccessKey, S3Options};
+use crate::store::{ByteRange, Error, Store};
+use crate::synapse::{Homeserver, ProviderKind, S3Provider};
+
+/// A bucket with media in it.
+#[derive(Debug, Clone)]
+pub(super) struct Offsite {
+    store: Arc<dyn Store>,
+    prefix: String,
+    sealed: bool,
+}
+
+/// Open every S3 provider of the homeserver. Nothing is asked of it yet.
+pub(super) async fn open(homeserver: &Homeserver) -> anyhow::Result<Vec<Offsite>> {
+    let mut opened = Vec::new();
+    for provider in &homeserver.media.providers {
+        if let ProviderKind::S3(s3) = &provider.kind {
+            let store = s3::open(options(s3), Arc::new(Counters::default())).await;
+            let store = store.with_context(|| format!("open the media bucket {}", s3.bucket))?;
+            opened.push(Offsite {
+                store,
+                prefix: s3.prefix.clone(),
+                sealed: s3.sse_customer_key.is_some(),
+            });
+        }
+    }
+    Ok(opened)
+}
+
+fn options(s3: &S3Provider) -> S3Options {
+    let secret = |secret: &Option<crate::synapse::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
+    let access_key = s3
+        .access_key_id
+        .as_ref()
+        .zip(secret(&s3.secret_access_key))
+        .map(|(id, secret_key)| AccessKey {
+            id: id.clone(),
+            secret: secret_key,
+            session_token: secret(&s3.session_token),
+        });
+    S3Options {
+        bucket: s3.bucket.clone(),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        access_key,
+        ..S3Options::default()
+    }
+}
+
+/// The object of a media path, from the first bucket that has it.
+pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> anyhow::Result<Outcome> {
+    for bucket in buckets {
+        match save_from(writer, bucket, path).await? {
+            Outcome::Missing => {}
+            found => return Ok(found),
+        }
+    }
+    Ok(Outcome::Missing)
+}
+
+async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Result<Outcome> {
+    if bucket.sealed {
+        let message = "it is in a bucket under a customer's key (SSE-C), which this version cannot read".to_owned();
+        return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
+    }
+    let key = format!("{}{path}", bucket.prefix);
+    let (mut whole, mut blobs, mut read) = (Sha256::new(), Vec::new(), 0);
+    loop {
+        let permit = writer.work(2 * BLOB_BYTES_MAX).await?;
+        let range = ByteRange::From {
+            offset: read,
+            length: BLOB_BYTES_MAX as u64,
+        };
+        let got = match bucket.store.get(&key, range).await {
+            Ok(got) => got,
+            Err(Error::NotFound { .. }) => return Ok(Outcome::Missing),
+            Err(Error::Denied { .. }) => {
+                return Ok(Outcome::Failed(
+                    ProblemKind::Unreadable,
+                    "the media bucket does not allow reading it".into(),
+                ));
+            }
+            Err(error) => return Err(error).with_context(|| format!("read {key} from the media bucket")),
+        };
+        let bytes = got.bytes.len() as u64;
+        let (hashed, blob) = if bytes == 0 {
+            (whole, None)
+        } else {
+            save_part(writer, PackKind::Media, whole, got.bytes).await?
+        };
+        drop(permit);
+        whole = hashed;
+        blobs.extend(blob);
+        read += bytes;
+        if read >= got.object_bytes || bytes == 0 {
+            let sha256 = BlobId::from_bytes(whole.finalize().into());
+            // The defaults of the media store: an object has no mode and no owner.
+            return Ok(Outcome::Saved(SavedFile {
+                bytes: read,
+                sha256,
+                blobs,
+                owner: None,
+                changed: read != got.object_bytes,
+            }));
+        }
+    }
+}
