@@ -151,7 +151,7 @@ async fn check_databases(homeserver: &Homeserver, options: &Options, report: &mu
     }
 }
 
-/// Reachable, dumpable by a pg_dump of this machine, and every table readable; gives what was found and the collation.
+/// Reachable, dumpable by a `pg_dump` of this machine, and every table readable; gives what was found and the collation.
 async fn check_database(source: &Source, tools: &Tools) -> anyhow::Result<(String, String)> {
     // Exporting a moment takes the locks and looks at the rights that a dump needs.
     let mut moment = Moment::export(&source.info, tools, DOCTOR_LOCK_SECONDS).await?;

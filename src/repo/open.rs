@@ -62,6 +62,9 @@ pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
 
 impl Ids {
     /// Ids from the operating system's randomness.
+    ///
+    /// # Panics
+    /// An id, when the operating system gives no random bytes: without them nothing may be written.
     pub fn random() -> Self {
         Self::new(|| {
             let mut bytes = [0; 16];

@@ -205,7 +205,7 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     Ok(load)
 }
 
-/// The version of the pg_dump that wrote the streams, as the snapshot remembers it.
+/// The version of the `pg_dump` that wrote the streams, as the snapshot remembers it.
 fn archive_version(database: &Database) -> Version {
     Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
 }

@@ -85,7 +85,7 @@ pub struct Report {
 
 /// Bring a snapshot back. `snapshot` is an id prefix, `latest` or `latest:server_name`.
 pub async fn restore(repository: &Repository, snapshot: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
-    run.until_cancelled(bring_back(repository, snapshot, options, run)).await
+    run.until_cancelled(Box::pin(bring_back(repository, snapshot, options, run))).await
 }
 
 async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {

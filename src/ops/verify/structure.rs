@@ -175,7 +175,7 @@ impl Check<'_> {
                     .any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) =>
             {
                 self.findings
-                    .add("media", format!("the media list is lost: {:#}", error), Some(self.snapshot));
+                    .add("media", format!("the media list is lost: {error:#}"), Some(self.snapshot));
                 Ok(())
             }
             other => other,

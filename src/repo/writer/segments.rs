@@ -17,7 +17,7 @@ use crate::store;
 /// Packs that wait for a segment at most.
 const PACKS_PENDING_MAX: usize = 8;
 /// How long a finished pack waits for its segment at most.
-const PENDING_AGE_MAX: Duration = Duration::from_secs(60);
+const PENDING_AGE_MAX: Duration = Duration::from_mins(1);
 /// How often a segment of unknown outcome is written anew.
 const PUTS_MAX: usize = 5;
 /// Entries that are put into one segment at most, so that it stays under its limit.

@@ -84,7 +84,7 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     task.run.progress.advance("media", kept_bytes, kept);
     counts.lock().unwrap_or_else(PoisonError::into_inner).report.unchanged += kept;
     read(task, &group, &to_read, &mut placed, counts).await?;
-    Ok(assemble(group, placed, counts))
+    Ok(assemble(&group, placed, counts))
 }
 
 /// The old shard, when its rows are these rows, nothing of it is open, and everything it relies on is usable (B1).
@@ -299,7 +299,7 @@ fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, cou
 }
 
 /// Number the packs and count.
-fn assemble(group: Group, placed: Vec<Option<Placed>>, counts: &Mutex<Counts>) -> Done {
+fn assemble(group: &Group, placed: Vec<Option<Placed>>, counts: &Mutex<Counts>) -> Done {
     let mut ordinals: BTreeMap<PackId, u32> = BTreeMap::new();
     let mut shard = Shard::default();
     let (mut problems, mut bytes, mut files) = (0, 0, 0);
