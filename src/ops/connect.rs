@@ -1,4 +1,7 @@
 //! Reaching the databases: which programs, which connection, as which user. Shared by backup, restore and doctor.
+//!
+//! Synapse's own databases are reached as Synapse reaches them, further ones by what the settings say. Nothing is opened
+//! here.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

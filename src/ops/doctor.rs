@@ -1,4 +1,7 @@
 //! Is everything in place for tonight's backup?
+//!
+//! Each check is a line with a verdict and a cure: configuration and keys, databases as a dump would need them, the media
+//! store, and a store that writes, reads back, lists and deletes. It goes on after a failure, so that one look tells all.
 
 use anyhow::Context;
 use bytes::Bytes;

@@ -1,4 +1,6 @@
-//! Making and opening a repository: `repository.json`, its version and feature gate.
+//! Making and opening a repository: `repository.json`, its version and feature gate, and where ids come from.
+//!
+//! This is the one object with a fixed name, written once; everything else has a fresh random key (G1).
 
 use std::sync::Arc;
 

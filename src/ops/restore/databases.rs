@@ -1,4 +1,7 @@
 //! The databases: where each goes, whether it is empty, and the load from its stream without a temporary file.
+//!
+//! Where a database goes is what `--database` says, else the settings, else the restored configuration itself. Every
+//! target is looked at before the first one is loaded.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

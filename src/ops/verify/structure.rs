@@ -1,4 +1,6 @@
 //! Structure: every pack that a snapshot names is there and whole, and every blob of every item has a good copy.
+//!
+//! Read from listings, index and lists alone: no data pack is opened, but for the table of one that no segment names.
 
 use std::collections::BTreeMap;
 

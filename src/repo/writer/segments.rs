@@ -1,4 +1,7 @@
 //! Writing index segments: every 8 packs or 60 s, and at the end (B2: only packs that were answered are named).
+//!
+//! So the work of a run that was killed is found by the next one, but for the packs in flight and the last minute. A
+//! segment of unknown outcome is written again under a new key (G1).
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,4 +1,7 @@
 //! One group of rows becomes a shard: inherited whole, or entry by entry from the last snapshot, or read from disk.
+//!
+//! Only a row that is new, has changed or had a problem makes us open its file. What is odd about a file that was read is
+//! compared here with what the database says of it; how groups are cut and written is decided by the neighbours.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
