@@ -11,3 +11,5 @@ mod rig;
 mod faults;
 #[path = "repo/round_trip.rs"]
 mod round_trip;
+#[path = "repo/secrets.rs"]
+mod secrets;

@@ -42,7 +42,7 @@ pub struct Check {
 }
 
 /// What a doctor is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// PostgreSQL's programs.
     pub tools: ToolOptions,

@@ -38,7 +38,7 @@ use database::{LiveRows, StoredDatabases};
 use media::StoredMedia;
 
 /// What a backup is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the settings or on the command line")]
 pub struct Options {
     /// What to take.

@@ -23,7 +23,7 @@ mod targets;
 mod write;
 
 /// Where a database of the snapshot goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseTarget {
     /// A libpq URL or `key=value` string.
     ConnInfo(String),
@@ -32,7 +32,7 @@ pub enum DatabaseTarget {
 }
 
 /// What a restore is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `--to DIR`: everything under here; `None` is back in place.
     pub to: Option<PathBuf>,
