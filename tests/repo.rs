@@ -2,7 +2,7 @@
 //!
 //! No server is needed here. The homeserver's side of the story is in `tests/backup.rs`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "repo/rig.rs"]
 mod rig;
@@ -11,3 +11,5 @@ mod rig;
 mod faults;
 #[path = "repo/round_trip.rs"]
 mod round_trip;
+#[path = "repo/secrets.rs"]
+mod secrets;

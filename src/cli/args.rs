@@ -90,7 +90,7 @@ Example:
   synapse-backup man > /usr/share/man/man1/synapse-backup.1";
 
 /// Back up a Matrix Synapse homeserver into S3-compatible storage, and bring it back.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "synapse-backup", version, after_long_help = HELP, max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Args {
     /// Settings file [default: /etc/synapse-backup/config.yaml].
@@ -117,8 +117,8 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-/// The verbs.
-#[derive(Debug, Subcommand)]
+/// The verbs. `--database` may hold a password, hence no `Debug`.
+#[derive(Subcommand)]
 pub(super) enum Command {
     /// Create a repository.
     Init,
@@ -241,7 +241,7 @@ pub(super) struct Cat {
     pub(super) item: String,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(ClapArgs)]
 pub(super) struct Restore {
     /// Id prefix, `latest` or `latest:SERVER_NAME`.
     pub(super) snapshot: String,
@@ -392,7 +392,7 @@ mod tests {
             "x --identity key restore latest",
             "x restore latest --resume",
         ] {
-            assert_eq!(parse(&words(line)).unwrap_err().exit_code(), 2, "{line}");
+            assert_eq!(parse(&words(line)).err().unwrap().exit_code(), 2, "{line}");
         }
     }
 

@@ -1,4 +1,7 @@
 //! Reaching the databases: which programs, which connection, as which user. Shared by backup, restore and doctor.
+//!
+//! Synapse's own databases are reached as Synapse reaches them, further ones by what the settings say. Nothing is opened
+//! here.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -23,7 +26,7 @@ pub(super) struct Source {
     pub(super) is_main: bool,
 }
 
-/// Find psql, pg_dump and pg_restore.
+/// Find `psql`, `pg_dump` and `pg_restore`.
 pub(super) async fn tools(options: &Options) -> anyhow::Result<Tools> {
     let path = options
         .path
@@ -95,7 +98,7 @@ fn synapse_user(homeserver: &Homeserver) -> Option<RunAs> {
         .find(|file| file.role == Role::SigningKey)
         .map(|file| &file.owner);
     let owner = homeserver.media.owner.as_ref().filter(|owner| owner.uid != 0).or(key)?;
-    (owner.uid != 0).then(|| RunAs {
+    (owner.uid != 0).then_some(RunAs {
         uid: owner.uid,
         gid: owner.gid,
         home: None::<PathBuf>,

@@ -1,4 +1,7 @@
 //! Is everything in place for tonight's backup?
+//!
+//! Each check is a line with a verdict and a cure: configuration and keys, databases as a dump would need them, the media
+//! store, and a store that writes, reads back, lists and deletes. It goes on after a failure, so that one look tells all.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -39,7 +42,7 @@ pub struct Check {
 }
 
 /// What a doctor is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// PostgreSQL's programs.
     pub tools: ToolOptions,
@@ -151,7 +154,7 @@ async fn check_databases(homeserver: &Homeserver, options: &Options, report: &mu
     }
 }
 
-/// Reachable, dumpable by a pg_dump of this machine, and every table readable; gives what was found and the collation.
+/// Reachable, dumpable by a `pg_dump` of this machine, and every table readable; gives what was found and the collation.
 async fn check_database(source: &Source, tools: &Tools) -> anyhow::Result<(String, String)> {
     // Exporting a moment takes the locks and looks at the rights that a dump needs.
     let mut moment = Moment::export(&source.info, tools, DOCTOR_LOCK_SECONDS).await?;

@@ -1,4 +1,7 @@
-//! Looking: `snapshots`, `show`, `ls`, `cat`.
+//! Looking into a repository: `snapshots`, `show`, `ls`, `cat`.
+//!
+//! All of them read only, and late snapshots too when they are named (G4); what they print goes to the caller line by line
+//! or byte by byte, so that no answer is held in memory.
 
 use anyhow::Context;
 use futures::stream::StreamExt;

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 
 pub mod backup;
 mod connect;
+mod debug;
 pub mod doctor;
 pub mod inspect;
 mod items;
@@ -69,7 +70,7 @@ pub struct Limits {
 }
 
 /// Where programs of PostgreSQL are looked for, and the environment that libpq may see.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Tools {
     /// Folders of `PATH`, in order.
     pub path: Vec<PathBuf>,

@@ -1,4 +1,7 @@
 //! Whose files are: names to numbers on this host, since the same user may have another number here.
+//!
+//! Read from the files of passwd(5) and group(5) once; users that only a directory service knows keep their old numbers,
+//! or are given with `--owner` as numbers.
 
 use std::collections::HashMap;
 use std::fs;

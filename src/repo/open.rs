@@ -1,4 +1,6 @@
-//! Making and opening a repository: `repository.json`, its version and feature gate.
+//! Making and opening a repository: `repository.json`, its version and feature gate, and where ids come from.
+//!
+//! This is the one object with a fixed name, written once; everything else has a fresh random key (G1).
 
 use std::sync::Arc;
 
@@ -62,6 +64,9 @@ pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
 
 impl Ids {
     /// Ids from the operating system's randomness.
+    ///
+    /// # Panics
+    /// An id, when the operating system gives no random bytes: without them nothing may be written.
     pub fn random() -> Self {
         Self::new(|| {
             let mut bytes = [0; 16];

@@ -1,4 +1,7 @@
-//! Reading snapshots: which there are, which count (G4), and which one a name means.
+//! Reading snapshots: which there are, which count (G4), and which one a name means (R1).
+//!
+//! A late snapshot is never `latest` and never given unless it was asked for. One that is damaged is passed over where
+//! the newest is looked for, and named where all are listed.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};

@@ -1,7 +1,6 @@
 //! A repository in memory, streams to put into it, and the shortest run that commits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use futures::future::BoxFuture;
@@ -26,17 +25,6 @@ pub(crate) const LIMITS: Limits = Limits {
 /// A store in memory whose clock stands at a fixed time.
 pub(crate) fn memory() -> Arc<Memory> {
     Arc::new(Memory::new(Clock::starting_at("2026-11-01T00:00:00Z".parse().unwrap())))
-}
-
-/// Ids that are the same in every run of a test.
-pub(crate) fn counted_ids() -> Ids {
-    let next = AtomicU64::new(1);
-    Ids::new(move || {
-        let number = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&number.to_be_bytes());
-        bytes
-    })
 }
 
 pub(crate) async fn init(store: Arc<dyn Store>) -> Repository {

@@ -1,4 +1,7 @@
 //! The config items of a backup: files, links and folders that discovery found, with mode and owner.
+//!
+//! What discovery found wrong, and what could no longer be read when its turn came, are problems of the snapshot. Which
+//! files matter is decided in `synapse::config`, how they are read in `files`.
 
 use anyhow::Context;
 

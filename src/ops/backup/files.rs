@@ -356,6 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one job is one range of files")]
     fn small_files_share_a_job_and_large_ones_do_not() {
         let large = 100 << 20;
         for (sizes, expected) in [

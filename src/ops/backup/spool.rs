@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn rows_come_back_in_order_from_memory_and_from_disk() {
         let file = |number: u64| {
-            let sha256 = (number % 2 == 0).then_some([7; 32]);
+            let sha256 = number.is_multiple_of(2).then_some([7; 32]);
             MediaItem::File(MediaRow {
                 path: format!("local_content/{number}"),
                 bytes: Some(number),
@@ -175,7 +175,9 @@ mod tests {
         });
         for memory in [0, 1 << 20] {
             let mut spool = Spool::new(memory, &std::env::temp_dir());
-            items.iter().for_each(|item| spool.push(item).unwrap());
+            for item in &items {
+                spool.push(item).unwrap();
+            }
             assert_eq!(spool.rows().unwrap().collect::<io::Result<Vec<_>>>().unwrap(), items);
         }
     }

@@ -1,4 +1,7 @@
-//! What to do after a restore, with this server's values (synapse.md, section 7).
+//! What to do after a restore, with this server's values.
+//!
+//! Pure: a list of sentences from the snapshot and the options. Where a step has its reason in how Synapse starts or
+//! federates, it stands in the sentence.
 
 use super::Options;
 use crate::format::snapshot::{ConfigRole, Snapshot};

@@ -1,4 +1,7 @@
-//! The configuration: read first (the signing key must be whole), written last (homeserver.yaml and key at the very end).
+//! The configuration: read first, and written last.
+//!
+//! Read first, since without a whole signing key nothing is begun. homeserver.yaml and the signing key are the very last
+//! files, so that a restore that ended half way cannot be started (invariant 6).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,7 @@
 //! The databases: where each goes, whether it is empty, and the load from its stream without a temporary file.
+//!
+//! Where a database goes is what `--database` says, else the settings, else the restored configuration itself. Every
+//! target is looked at before the first one is loaded.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -215,7 +218,7 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     Ok(load)
 }
 
-/// The version of the pg_dump that wrote the streams, as the snapshot remembers it.
+/// The version of the `pg_dump` that wrote the streams, as the snapshot remembers it.
 fn archive_version(database: &Database) -> Version {
     Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
 }

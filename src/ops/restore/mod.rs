@@ -23,7 +23,7 @@ mod targets;
 mod write;
 
 /// Where a database of the snapshot goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseTarget {
     /// A libpq URL or `key=value` string.
     ConnInfo(String),
@@ -32,7 +32,7 @@ pub enum DatabaseTarget {
 }
 
 /// What a restore is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `--to DIR`: everything under here; `None` is back in place.
     pub to: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub struct Report {
 
 /// Bring a snapshot back. `snapshot` is an id prefix, `latest` or `latest:server_name`.
 pub async fn restore(repository: &Repository, snapshot: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
-    run.until_cancelled(bring_back(repository, snapshot, options, run)).await
+    run.until_cancelled(Box::pin(bring_back(repository, snapshot, options, run))).await
 }
 
 async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {

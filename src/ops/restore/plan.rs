@@ -1,4 +1,7 @@
 //! What goes where: pure, from the snapshot document and the options.
+//!
+//! Stored paths are taken for what they are, somebody else's words: one that is not absolute or climbs with `..` is a
+//! problem and never a place to write to.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,4 +1,7 @@
-//! Are the targets empty? Everything is looked at before anything is written.
+//! Are the targets empty? Everything is looked at before anything is written (invariant 6).
+//!
+//! A file that is already there with exactly the bytes to be written is no obstacle and is left alone; anything else in
+//! the way refuses the restore. Databases are looked at in `databases`.
 
 use std::collections::BTreeSet;
 use std::fs;

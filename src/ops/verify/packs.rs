@@ -1,4 +1,7 @@
-//! Reading packs whole: every frame is decoded, every blob hashed, and the table compared with the index.
+//! Reading packs whole: every frame is decoded and every blob hashed against the pack's own table.
+//!
+//! A copy that is bad is remembered, so that the structure check counts only good copies. What a bad copy costs is told
+//! there, in terms of items.
 
 use std::collections::BTreeSet;
 

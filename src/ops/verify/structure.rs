@@ -1,4 +1,6 @@
 //! Structure: every pack that a snapshot names is there and whole, and every blob of every item has a good copy.
+//!
+//! Read from listings, index and lists alone: no data pack is opened, but for the table of one that no segment names.
 
 use std::collections::BTreeMap;
 
@@ -175,7 +177,7 @@ impl Check<'_> {
                     .any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) =>
             {
                 self.findings
-                    .add("media", format!("the media list is lost: {:#}", error), Some(self.snapshot));
+                    .add("media", format!("the media list is lost: {error:#}"), Some(self.snapshot));
                 Ok(())
             }
             other => other,

@@ -1,4 +1,7 @@
 //! One ranged GET: fetch, decode each frame once, hash every blob (invariant 12).
+//!
+//! What comes back wrong is noted as a bad copy of that blob in that pack, so that the next round takes another one. The
+//! retries are the reader's, not this file's.
 
 use bytes::Bytes;
 

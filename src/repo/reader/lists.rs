@@ -1,4 +1,7 @@
 //! Walking a list: its leaves in order, in windows of bounded size, whatever the depth of the tree.
+//!
+//! Windows are fetched ahead of the one in use, so that the store's latency is paid while the last window is worked on.
+//! A blob that is lost stands in its window as an error of its own.
 
 use std::collections::VecDeque;
 

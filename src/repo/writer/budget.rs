@@ -1,4 +1,7 @@
 //! How `limits.memory` is divided among the index, the producers and the uploads.
+//!
+//! The formula stands at the top of the writer; here are its shares. Every share is held by whoever spends it: a bound of
+//! a map, or a permit.
 
 use super::PART_BYTES;
 

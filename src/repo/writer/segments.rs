@@ -1,4 +1,7 @@
 //! Writing index segments: every 8 packs or 60 s, and at the end (B2: only packs that were answered are named).
+//!
+//! So the work of a run that was killed is found by the next one, but for the packs in flight and the last minute. A
+//! segment of unknown outcome is written again under a new key (G1).
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,7 +20,7 @@ use crate::store;
 /// Packs that wait for a segment at most.
 const PACKS_PENDING_MAX: usize = 8;
 /// How long a finished pack waits for its segment at most.
-const PENDING_AGE_MAX: Duration = Duration::from_secs(60);
+const PENDING_AGE_MAX: Duration = Duration::from_mins(1);
 /// How often a segment of unknown outcome is written anew.
 const PUTS_MAX: usize = 5;
 /// Entries that are put into one segment at most, so that it stays under its limit.

@@ -1,6 +1,6 @@
 //! A store in a directory (`file://`): one file per object, under its key.
 //!
-//! An object appears whole or not at all: it is written into [`files::SCRATCH`], synced, and moved to its name in one
+//! An object appears whole or not at all: it is written into `.unfinished/`, synced, and moved to its name in one
 //! step that refuses to replace anything; then the directory is synced. Last-Modified is the file's ctime, which the move
 //! sets and nobody can set back, and the store's Date is the ctime of a file made at that moment (rule G2), so that both
 //! come from the file system's clock, which for a network file system is the server's.

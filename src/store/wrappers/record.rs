@@ -1,4 +1,6 @@
 //! A log of the calls, in the order in which they were begun: the write order of the protocol is tested against it.
+//!
+//! It changes nothing about the calls, and remembers keys and outcomes, never bytes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,7 @@
-//! Paths of Synapse and paths here: the working directory, the map of a container's paths, and cleaning without a look at the disk.
+//! Paths of Synapse and paths here: the working directory and the map of a container's paths.
+//!
+//! Cleaning (`.`, `..`, doubled slashes) happens in the text alone, since a path of Synapse's may not exist here; only a
+//! `..` behind a link asks the disk.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};

@@ -1,4 +1,7 @@
 //! One group of rows becomes a shard: inherited whole, or entry by entry from the last snapshot, or read from disk.
+//!
+//! Only a row that is new, has changed or had a problem makes us open its file. What is odd about a file that was read is
+//! compared here with what the database says of it; how groups are cut and written is decided by the neighbours.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -95,7 +98,7 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
         .collect();
     audit::audit(task, unread, counts).await?;
     read(task, &group, &to_read, &mut placed, counts).await?;
-    Ok(assemble(group, placed, counts))
+    Ok(assemble(&group, placed, counts))
 }
 
 /// The old shard, when its rows are these rows, nothing of it is open, and everything it relies on is usable (B1).
@@ -369,7 +372,7 @@ fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, cou
 }
 
 /// Number the packs and count.
-fn assemble(group: Group, placed: Vec<Option<Placed>>, counts: &Mutex<Counts>) -> Done {
+fn assemble(group: &Group, placed: Vec<Option<Placed>>, counts: &Mutex<Counts>) -> Done {
     let mut ordinals: BTreeMap<PackId, u32> = BTreeMap::new();
     let mut shard = Shard::default();
     let (mut problems, mut bytes, mut files) = (0, 0, 0);

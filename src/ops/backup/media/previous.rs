@@ -1,4 +1,7 @@
 //! The shard list of the last snapshot, walked beside the rows: which of its shards overlap a group of rows.
+//!
+//! It is read ahead by a few shards only, so that memory does not depend on the number of media. A list that is damaged
+//! costs time, not correctness: the files are opened again.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

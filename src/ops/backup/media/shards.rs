@@ -1,4 +1,7 @@
 //! Writing the manifest: shards into metadata packs, their lines into the shard list, in the order of the paths.
+//!
+//! The list is cut into blobs at ends of lines only, after a line whose first path says so, so that an unchanged stretch
+//! of it deduplicates. What stands in a shard is decided in `build`.
 
 use std::collections::VecDeque;
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Error;
+use super::{Error, KEYWORDS, UNPASSABLE};
 
 type Keywords = BTreeMap<String, String>;
 
@@ -43,6 +43,11 @@ fn words(text: &str) -> Result<Keywords, Error> {
         keywords.insert(key.to_owned(), value);
         rest = after.trim_start();
     }
+    // A password with a space and a `=` in it, not quoted, leaves its second half as a keyword: not to be repeated.
+    let is_known = |key: &String| key == "password" || KEYWORDS.contains(&key.as_str()) || UNPASSABLE.contains(&key.as_str());
+    if keywords.contains_key("password") && !keywords.keys().all(is_known) {
+        return Err(wrong("beside the password stands a keyword that libpq does not know; values with spaces need single quotes"));
+    }
     Ok(keywords)
 }
 
@@ -73,13 +78,15 @@ fn value<'a>(text: &'a str, key: &str) -> Result<(String, &'a str), Error> {
 /// `[user[:password]@][host[:port][,…]][/dbname][?key=value&…]`, the scheme taken off.
 fn url(rest: &str) -> Result<Keywords, Error> {
     let mut keywords = Keywords::new();
+    // The login first, as libpq does it: a password may hold a `?`, and must not be taken for a host or a keyword.
+    let (login, rest) = match rest.find(['@', '/']) {
+        Some(at) if rest[at..].starts_with('@') => (Some(&rest[..at]), &rest[at + 1..]),
+        _ => (None, rest),
+    };
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-    let (authority, database) = rest
+    let (hosts, database) = rest
         .split_once('/')
-        .map_or((rest, None), |(authority, database)| (authority, Some(database)));
-    let (login, hosts) = authority
-        .split_once('@')
-        .map_or((None, authority), |(login, hosts)| (Some(login), hosts));
+        .map_or((rest, None), |(hosts, database)| (hosts, Some(database)));
     if let Some(login) = login {
         let (user, password) = login
             .split_once(':')

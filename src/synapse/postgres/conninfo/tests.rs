@@ -45,6 +45,11 @@ fn words_and_urls_are_read_as_libpq_reads_them() {
         ),
         ("postgres://h?ssl=true", vec![("host", "h"), ("sslmode", "require")]),
         ("postgres://%2Fvar%2Frun/db", vec![("host", "/var/run"), ("dbname", "db")]),
+        (
+            "postgres://u:p?a=b#c@h?port=1",
+            vec![("user", "u"), ("password", "p?a=b#c"), ("host", "h"), ("port", "1")],
+        ),
+        ("postgres://h/d@b", vec![("host", "h"), ("dbname", "d@b")]),
     ] {
         assert_eq!(parsed(text), map(&expected), "{text}");
     }
@@ -60,6 +65,7 @@ fn a_broken_text_is_an_error_that_does_not_repeat_the_secret() {
         "mysql://u:hunter2@h",
         "=hunter2",
         "postgres://[::1/hunter2",
+        "host=h password=correct hunter2=x",
     ] {
         let error = parse::any(text).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{text}: {error}");
