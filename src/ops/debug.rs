@@ -34,6 +34,9 @@ impl Debug for backup::Options {
             parts,
             tags,
             full,
+            audit_percent,
+            accepted_losses,
+            media_time,
             dry_run,
             thumbnails,
             remote,
@@ -49,6 +52,9 @@ impl Debug for backup::Options {
             .field("parts", parts)
             .field("tags", tags)
             .field("full", full)
+            .field("audit_percent", audit_percent)
+            .field("accepted_losses", accepted_losses)
+            .field("media_time", media_time)
             .field("dry_run", dry_run)
             .field("thumbnails", thumbnails)
             .field("remote", remote)
