@@ -6,17 +6,19 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synapse_backup::format::BlobId;
 use synapse_backup::format::snapshot::ProblemKind::{self, Changed, HashDiffers, Missing, NotAFile, Short, Unreadable};
-use synapse_backup::ops::inspect;
-use synapse_backup::repo::Repository;
+use synapse_backup::ops::backup::{Options, Report};
+use synapse_backup::ops::{self, inspect};
+use synapse_backup::repo::{Repository, catalog};
 
 use crate::homeserver::{Home, item_of, noise, path_of, write};
 use crate::hook::At;
-use crate::rig::{LIMITS, backup, cat, fresh, named, restore, restore_files_to, run, run_with, shown, try_backup, verify};
+use crate::rig::{LIMITS, backup, cat, fresh, named, options, restore, restore_files_to, run, run_with, shown, try_backup, verify};
 
 /// What an honest upload would have.
 const BYTES: &[u8] = b"what Alice uploaded";
@@ -267,6 +269,111 @@ async fn what_a_provider_folder_has_is_read_there() {
         cat(&repository, "latest", &item_of("MovedAway000000000000001")).await.unwrap(),
         BYTES
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_media_id_opens_nothing_and_is_named() {
+    static SENTINEL: OnceLock<Vec<u8>> = OnceLock::new();
+    let sentinel = SENTINEL.get_or_init(|| noise(77, 5_000));
+    let home = Home::new();
+    // `....secret` would be `local_content/../../secret`.
+    write(&home.at("var/secret"), sentinel);
+    write(&home.at("var/media/secret"), sentinel);
+    let long = "L".repeat(300);
+    let ids = [
+        "....secret",
+        "../../etc/passwd",
+        "..",
+        "",
+        "abcd",
+        "new\nline0000",
+        "ctrl\u{1}000000",
+        "ünïcode00",
+        long.as_str(),
+    ];
+    for id in ids {
+        home.row(id, sentinel);
+    }
+    home.sql("INSERT INTO local_media_repository_thumbnails VALUES ('AliceFirstPicture0000001', 1, 1, 'image/svg+xml; x', 'x', 1)");
+    let repository = fresh().await;
+    let taken = backup(&repository, &home).await;
+    assert_eq!(taken.problem_count, ids.len() as u64, "{:#?}", taken.problems);
+    assert!(
+        taken
+            .problems
+            .iter()
+            .all(|problem| problem.kind == Missing && problem.item.starts_with("media/local_content/"))
+    );
+    assert!(
+        taken
+            .problems
+            .iter()
+            .any(|problem| problem.item == "media/local_content/../../secret")
+    );
+    assert_eq!(
+        (taken.media.files, taken.media.missing, taken.media.thumbnails_missing),
+        (4, ids.len() as u64, 1)
+    );
+    assert_eq!(shown(&repository, "latest").await, named(&taken.problems));
+    let line = &inspect::snapshots(&repository, &run()).await.unwrap().snapshots[0];
+    assert_eq!(line.problems, ids.len() as u64);
+    let index = catalog::load(&repository, 1 << 20).await.unwrap();
+    assert!(
+        index.copies(&BlobId::of(sentinel)).is_empty(),
+        "nothing outside of the store was read"
+    );
+
+    // The same on the next night, when everything else is inherited; and nothing when the rows are gone.
+    let next = backup(&repository, &home).await;
+    assert_eq!((next.problem_count, next.media.new), (ids.len() as u64, 0));
+    home.sql("DELETE FROM local_media_repository WHERE media_type = 'image/png' AND length(media_id) <> 24");
+    assert_eq!(backup(&repository, &home).await.problem_count, 0);
+
+    let target = tempfile::tempdir().unwrap();
+    assert_eq!(
+        restore(&repository, "latest", &restore_files_to(target.path()))
+            .await
+            .unwrap()
+            .problems,
+        []
+    );
+}
+
+/// A backup of these options that must end well.
+async fn backup_as(repository: &Repository, home: &Home, change: impl FnOnce(&mut Options)) -> Report {
+    let mut options = options();
+    change(&mut options);
+    ops::backup::backup(repository, &home.discover(), &options, &run()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_names_what_the_homeserver_has_lost_since() {
+    let home = Home::new();
+    let repository = fresh().await;
+    backup(&repository, &home).await;
+    fs::remove_file(home.media("AliceFirstPicture0000001")).unwrap();
+    write(&home.media("AliceSecondPicture000002"), b"cut");
+    fs::remove_file(home.media("BobEmptyFile000000000003")).unwrap();
+    fs::create_dir(home.media("BobEmptyFile000000000003")).unwrap();
+    fs::remove_file(home.thumbnail_path("AliceFirstPicture0000001")).unwrap();
+    let mut expected = vec![
+        (Missing, item_of("AliceFirstPicture0000001")),
+        (Short, item_of("AliceSecondPicture000002")),
+        (NotAFile, item_of("BobEmptyFile000000000003")),
+    ];
+    expected.sort();
+    for night in 1..=2 {
+        let taken = backup_as(&repository, &home, |options| options.audit_percent = 100.0).await;
+        assert_eq!(named(&taken.problems), expected, "night {night}");
+        assert_eq!((taken.media.audited, taken.media.unchanged, taken.media.files), (4, 4, 4));
+        let snapshot = taken.snapshot.unwrap();
+        assert_eq!(shown(&repository, &snapshot).await, expected, "the snapshot names them too");
+        let lines = inspect::snapshots(&repository, &run()).await.unwrap().snapshots;
+        assert_eq!(lines.iter().find(|line| line.id == snapshot).unwrap().problems, 3);
+    }
+    assert_eq!(verify(&repository, None).await, []);
+    let kept = cat(&repository, "latest", &item_of("AliceFirstPicture0000001")).await.unwrap();
+    assert!(kept == noise(1, 40_000), "the backup still has it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
