@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synapse_backup::format::BlobId;
-use synapse_backup::format::snapshot::ProblemKind::{self, Changed, HashDiffers, Missing, NotAFile, Short, Unreadable};
+use synapse_backup::format::snapshot::ProblemKind::{self, Changed, Deferred, HashDiffers, Missing, NotAFile, Short, Unreadable};
 use synapse_backup::ops::backup::{Options, Report};
 use synapse_backup::ops::{self, inspect};
 use synapse_backup::repo::{Repository, catalog};
@@ -374,6 +374,55 @@ async fn an_audit_names_what_the_homeserver_has_lost_since() {
     assert_eq!(verify(&repository, None).await, []);
     let kept = cat(&repository, "latest", &item_of("AliceFirstPicture0000001")).await.unwrap();
     assert!(kept == noise(1, 40_000), "the backup still has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_loss_is_counted_and_is_a_problem_again_when_it_is_accepted_no_more() {
+    let home = Home::new();
+    home.row("LostYearsAgo000000000001", BYTES);
+    write(&home.media("CutYearsAgo0000000000001"), b"cut");
+    home.row("CutYearsAgo0000000000001", BYTES);
+    let lost = [
+        (Short, item_of("CutYearsAgo0000000000001")),
+        (Missing, item_of("LostYearsAgo000000000001")),
+    ];
+    let mut lost = lost.to_vec();
+    lost.sort();
+    let accept = |options: &mut Options| {
+        options.accepted_losses = [item_of("LostYearsAgo000000000001"), item_of("CutYearsAgo0000000000001")].into();
+    };
+    let repository = fresh().await;
+    for night in 1..=3 {
+        let taken = backup_as(&repository, &home, accept).await;
+        assert_eq!(named(&taken.problems), [], "night {night}");
+        assert_eq!((taken.media.accepted, taken.media.files), (2, 5), "night {night}");
+        let line = inspect::snapshots(&repository, &run()).await.unwrap().snapshots.pop().unwrap();
+        assert_eq!((line.problems, line.media_files), (0, 5), "night {night}");
+        assert_eq!(shown(&repository, "latest").await, lost, "what is accepted can be looked up");
+    }
+    let taken = backup(&repository, &home).await;
+    assert_eq!(named(&taken.problems), lost, "nothing is lost in silence");
+    // One that comes back is saved, accepted or not.
+    write(&home.media("LostYearsAgo000000000001"), BYTES);
+    let taken = backup_as(&repository, &home, accept).await;
+    assert_eq!((taken.media.accepted, taken.media.files), (1, 6));
+    assert_eq!(
+        cat(&repository, "latest", &item_of("LostYearsAgo000000000001")).await.unwrap(),
+        BYTES
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_without_time_are_deferred_and_the_next_run_goes_on() {
+    let home = Home::new();
+    let repository = fresh().await;
+    let taken = backup_as(&repository, &home, |options| options.media_time = Some(Duration::ZERO)).await;
+    assert_eq!((taken.media.deferred, taken.media.files, taken.problem_count), (4, 0, 4));
+    assert!(taken.problems.iter().all(|problem| problem.kind == Deferred));
+    assert_eq!(shown(&repository, "latest").await.len(), 4);
+    let next = backup(&repository, &home).await;
+    assert_eq!((next.media.new, next.problem_count), (4, 0));
+    assert_eq!(verify(&repository, None).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use super::MediaReport;
 use super::database::LiveRows;
 use super::offsite::Offsite;
 use super::spool::Rows;
-use crate::format::manifest::{RowHasher, RowState, ShardCutter};
+use crate::format::manifest::{EntryProblem, RowHasher, RowState, ShardCutter};
 use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
 use crate::format::{BlobId, ItemPath};
 use crate::ops::Run;
@@ -112,13 +112,17 @@ pub(super) struct StoredMedia {
 }
 
 impl Task<'_> {
-    /// Record a problem that an entry of a shard carries; true when its loss was accepted, and it is only counted.
-    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) -> bool {
-        let accepted = self.note(counts, kind, path, message).is_none();
+    /// Record a problem and give it for the entry of a shard. One whose loss was accepted is only counted, but its entry
+    /// carries it all the same: so the next run looks again, and it is a problem once more when it is accepted no longer.
+    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, mut message: String) -> EntryProblem {
+        let accepted = self.note(counts, kind, path, message.clone()).is_none();
+        if accepted {
+            message.push_str(" (accepted)");
+        }
         let state = if accepted { "accepted" } else { kind.as_str() };
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.states.entry(state.to_owned()).or_default() += 1;
-        accepted
+        EntryProblem { kind, message }
     }
 
     /// Record a problem that no shard has an entry for.
