@@ -12,11 +12,15 @@ mod cluster;
 mod homeserver;
 #[path = "backup/hook.rs"]
 mod hook;
+#[path = "backup/processes.rs"]
+mod processes;
 #[path = "backup/rig.rs"]
 mod rig;
 #[path = "backup/tree.rs"]
 mod tree;
 
+#[path = "backup/dump.rs"]
+mod dump;
 #[path = "backup/media.rs"]
 mod media;
 #[path = "backup/round_trip.rs"]
