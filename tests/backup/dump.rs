@@ -180,8 +180,9 @@ const VERSION: &str = "if [ \"$1\" = --version ]; then exec BIN/pg_dump --versio
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pg_dump_that_is_not_what_it_should_be_is_an_error_with_its_words() {
     let half = format!("{VERSION}BIN/pg_dump \"$@\" | head -c 200000; echo 'pg_dump: error: the disk has melted' >&2; exit 1");
+    let silent = format!("{VERSION}exec BIN/pg_dump \"$@\" >/dev/null");
     let quiet_failure = format!("{VERSION}BIN/pg_dump \"$@\"; exit 2");
-    let cases: [(&str, &str, &[&str]); 5] = [
+    let cases: [(&str, &str, &[&str]); 6] = [
         (
             "too old",
             "echo 'pg_dump (PostgreSQL) 9.6.24'",
@@ -195,6 +196,7 @@ async fn a_pg_dump_that_is_not_what_it_should_be_is_an_error_with_its_words() {
         ),
         ("all of it, but not well", &quiet_failure, &["ended with exit code 2"]),
         ("no longer there", "", &["could not be started", "No such file"]),
+        ("not for us", &silent, &["gave no dump"]),
     ];
     for (name, script, words) in cases {
         let home = Home::new();
