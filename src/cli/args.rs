@@ -257,6 +257,12 @@ pub(super) struct Restore {
     /// Bring back only these parts.
     #[arg(long, value_delimiter = ',', value_name = "PARTS")]
     pub(super) only: Vec<Only>,
+    /// With `--only media`: only media whose name begins so (as `ls` prints it, or an mxc address).
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) prefix: Option<String>,
+    /// Go on with a restore that was interrupted: leave alone what is there with the right bytes.
+    #[arg(long)]
+    pub(super) resume: bool,
     /// Write what was below OLD below NEW, before --to applies; may be given several times.
     #[arg(long = "path-map", value_name = "OLD=NEW")]
     pub(super) path_map: Vec<String>,

@@ -75,6 +75,8 @@ impl Given<'_> {
             databases: words.databases.iter().map(|text| database_target(text)).collect::<Result<_, _>>()?,
             create_database: words.create_database,
             parts: parts(&words.only),
+            prefix: media_prefix(words)?,
+            resume: words.resume,
             path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
             container_path_map: self.settings.synapse.path_map(),
             working_directory: self.settings.synapse.working_directory.clone().map(|AbsolutePath(path)| path),
@@ -201,6 +203,27 @@ fn mapping(text: &str) -> Result<(PathBuf, PathBuf), Error> {
     let (old, new) = text.split_once('=').ok_or_else(|| refused(format!("`{text}` has no `=`")))?;
     let path = |text: &str| text.parse::<AbsolutePath>().map(|AbsolutePath(path)| path).map_err(refused);
     Ok((path(old)?, path(new)?))
+}
+
+/// `--prefix`, which is a path in the media store, an item name or an mxc address; it goes with `--only media`.
+fn media_prefix(words: &args::Restore) -> Result<Option<String>, Error> {
+    let Some(prefix) = &words.prefix else { return Ok(None) };
+    if parts(&words.only) != [Part::Media].into() {
+        return Err(Error::usage(
+            "--prefix without `--only media`",
+            "it chooses among media: add `--only media`",
+        ));
+    }
+    if let Some((_, id)) = prefix.strip_prefix("mxc://").and_then(|mxc| mxc.split_once('/')) {
+        let (Some(first), Some(second), Some(rest)) = (id.get(..2), id.get(2..4), id.get(4..)) else {
+            return Err(Error::usage(
+                format!("`{prefix}` is no address of a medium"),
+                "it looks like mxc://server/AbCdEf…",
+            ));
+        };
+        return Ok(Some(format!("local_content/{first}/{second}/{rest}")));
+    }
+    Ok(Some(prefix.strip_prefix("media/").unwrap_or(prefix).to_owned()))
 }
 
 /// Every file that is not opened is looked at within a month.

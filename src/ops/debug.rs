@@ -85,6 +85,8 @@ impl Debug for restore::Options {
             databases,
             create_database,
             parts,
+            prefix,
+            resume,
             path_map,
             container_path_map,
             working_directory,
@@ -100,6 +102,8 @@ impl Debug for restore::Options {
             .field("databases", databases)
             .field("create_database", create_database)
             .field("parts", parts)
+            .field("prefix", prefix)
+            .field("resume", resume)
             .field("path_map", path_map)
             .field("container_path_map", container_path_map)
             .field("working_directory", working_directory)
@@ -154,6 +158,9 @@ mod tests {
             parts: all_parts(),
             tags: Vec::new(),
             full: false,
+            audit_percent: 0.0,
+            accepted_losses: std::collections::HashSet::new(),
+            media_time: None,
             dry_run: false,
             thumbnails: true,
             remote: false,

@@ -248,9 +248,7 @@ async fn read_segments(repository: &Repository, listed: Vec<String>, entries_max
         }
     }
     drop(segments);
-    catalog
-        .entries
-        .sort_unstable_by_key(|entry| (entry.blob.id, entry.pack));
+    catalog.entries.sort_unstable_by_key(|entry| (entry.blob.id, entry.pack));
     catalog.entries.dedup_by(|a, b| a.pack == b.pack && a.blob == b.blob);
     Ok(catalog)
 }

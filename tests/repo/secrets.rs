@@ -55,7 +55,11 @@ fn homeserver() -> Homeserver {
 /// Everything that a log, a terminal or a report could show of an error.
 fn shown(error: &anyhow::Error) -> String {
     let links: Vec<String> = error.chain().map(|cause| format!("{cause:?}")).collect();
-    format!("{error:#}\n{error:?}\n{}\n{:?}", links.join("\n"), synapse_backup::ops::hint_of(error))
+    format!(
+        "{error:#}\n{error:?}\n{}\n{:?}",
+        links.join("\n"),
+        synapse_backup::ops::hint_of(error)
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +88,9 @@ async fn no_error_repeats_a_connection_string() {
             parts: [Part::Database].into(),
             tags: Vec::new(),
             full: false,
+            audit_percent: 0.0,
+            accepted_losses: std::collections::HashSet::new(),
+            media_time: None,
             dry_run: false,
             thumbnails: true,
             remote: false,
@@ -102,7 +109,9 @@ async fn no_error_repeats_a_connection_string() {
             now: Timestamp::UNIX_EPOCH,
             databases: vec![("mas".into(), text.into())],
         };
-        let report = doctor::doctor(Ok(repository.clone()), Ok(homeserver()), &doctor, &run()).await.unwrap();
+        let report = doctor::doctor(Ok(repository.clone()), Ok(homeserver()), &doctor, &run())
+            .await
+            .unwrap();
         let report = serde_json::to_string(&report).unwrap();
         assert!(report.contains("failure") && !report.contains(SECRET), "doctor, {text}: {report}");
     }

@@ -40,7 +40,10 @@ use media::StoredMedia;
 
 /// What a backup is told.
 #[derive(Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the settings or on the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own in the settings or on the command line"
+)]
 pub struct Options {
     /// What to take.
     pub parts: Parts,
@@ -152,7 +155,9 @@ pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &
     let mut distrusted = BTreeSet::new();
     for _ in 0..ATTEMPTS_MAX {
         let writer = Writer::open(repository, Arc::clone(&prepared.catalog), distrusted.clone(), &prepared.budget);
-        let ended = run.until_cancelled(Box::pin(attempt(&writer, &prepared, homeserver, options, run))).await;
+        let ended = run
+            .until_cancelled(Box::pin(attempt(&writer, &prepared, homeserver, options, run)))
+            .await;
         match ended {
             Ok(Attempt::Committed(report)) => return Ok(*report),
             // B4: what vanished is sent again, and all the rest is found in the index.

@@ -6,12 +6,14 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
 
 use super::plan::Plan;
 use super::write::{self, Ids, Pending};
@@ -26,7 +28,7 @@ use crate::repo::reader::{Reader, Wanted};
 /// Mode of a file of which the snapshot says nothing.
 const MODE: u32 = 0o640;
 /// Windows of files that are read and written at once.
-const WINDOWS_AT_ONCE: usize = 2;
+const WINDOWS_AT_ONCE: usize = 4;
 
 /// What all files of a restore share.
 struct Store<'a> {
@@ -71,14 +73,20 @@ pub(super) async fn write(
         is_root,
     };
     write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, &error))?;
-    items::walk_media(reader, media, b"", run, async |walked| {
+    let mut waiting = Waiting::default();
+    let prefix = options.prefix.as_deref().unwrap_or("");
+    items::walk_media(reader, media, prefix.as_bytes(), run, async |walked| {
         match walked.entries {
-            Ok(shard) => write_shard(reader, &store, shard, report, run).await?,
+            Ok(shard) => waiting.add(&shard, &|entry| entry.path.as_bytes().starts_with(prefix.as_bytes())),
             Err(error) => note(report, items::lost_shard(&walked.shard, &error), run),
+        }
+        if waiting.is_full(reader) {
+            write_files(reader, &store, std::mem::take(&mut waiting), report, run).await?;
         }
         Ok(())
     })
     .await?;
+    write_files(reader, &store, waiting, report, run).await?;
     let root = root.clone();
     let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(File::open(root)?).map_err(std::io::Error::from)).await?;
     synced.context("write the media to the disk")?;
@@ -98,18 +106,41 @@ fn note(report: &mut Report, problem: Problem, run: &Run<'_>) {
     report.problems.push(problem);
 }
 
-/// The files of one shard: small ones in windows, large ones as streams.
-async fn write_shard(reader: &Reader, store: &Store<'_>, shard: Shard, report: &mut Report, run: &Run<'_>) -> anyhow::Result<()> {
-    let files: Vec<PlannedFile> = shard
-        .entries
-        .iter()
-        .filter(|entry| entry.sha256.is_some())
-        .map(|entry| PlannedFile {
-            entry: entry.clone(),
-            blobs: items::wanted(&shard, entry),
-        })
-        .collect();
-    let mut windows = stream::iter(windows(files, reader.window_bytes() / 4))
+/// Files that are planned and not yet written.
+#[derive(Default)]
+struct Waiting {
+    files: Vec<PlannedFile>,
+    bytes: u64,
+}
+
+/// Files that are planned before some are written.
+const WAITING_FILES_MAX: usize = 8_192;
+
+impl Waiting {
+    fn add(&mut self, shard: &Shard, filter: &dyn Fn(&MediaEntry) -> bool) {
+        for entry in shard.entries.iter().filter(|entry| entry.sha256.is_some() && filter(entry)) {
+            self.bytes += entry.bytes;
+            self.files.push(PlannedFile {
+                entry: entry.clone(),
+                blobs: items::wanted(shard, entry),
+            });
+        }
+    }
+
+    fn is_full(&self, reader: &Reader) -> bool {
+        self.files.len() >= WAITING_FILES_MAX || self.bytes >= 2 * reader.window_bytes()
+    }
+}
+
+/// Write these files: small ones in windows, large ones as streams.
+async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, report: &mut Report, run: &Run<'_>) -> anyhow::Result<()> {
+    let mut files = waiting.files;
+    if store.options.resume {
+        files = not_yet_there(store, files, report).await?;
+    }
+    // Files of the same pack together: they are read in few requests.
+    files.sort_by_key(|file| file.blobs.first().and_then(|blob| blob.hint));
+    let mut windows = stream::iter(windows(files, reader.window_bytes() / WINDOWS_AT_ONCE as u64))
         .map(|window| write_window(reader, store, window, run))
         .buffer_unordered(WINDOWS_AT_ONCE);
     while let Some(written) = windows.try_next().await? {
@@ -124,6 +155,43 @@ async fn write_shard(reader: &Reader, store: &Store<'_>, shard: Shard, report: &
         }
     }
     Ok(())
+}
+
+/// `--resume`: what is there already with the right hash is left alone.
+async fn not_yet_there(store: &Store<'_>, files: Vec<PlannedFile>, report: &mut Report) -> anyhow::Result<Vec<PlannedFile>> {
+    let targets: Vec<Option<PathBuf>> = files.iter().map(|file| store.place(&file.entry).target.ok()).collect();
+    let (files, there) = tokio::task::spawn_blocking(move || {
+        let there = files
+            .iter()
+            .zip(&targets)
+            .map(|(file, target)| target.as_ref().is_some_and(|target| is_there(&file.entry, target)));
+        let there: Vec<bool> = there.collect();
+        (files, there)
+    })
+    .await?;
+    report.media_kept += there.iter().filter(|there| **there).count() as u64;
+    Ok(files
+        .into_iter()
+        .zip(there)
+        .filter(|(_, there)| !there)
+        .map(|(file, _)| file)
+        .collect())
+}
+
+fn is_there(entry: &MediaEntry, target: &Path) -> bool {
+    let same_length = std::fs::symlink_metadata(target).is_ok_and(|metadata| metadata.is_file() && metadata.len() == entry.bytes);
+    same_length && hash(target).is_ok_and(|hash| Some(hash) == entry.sha256)
+}
+
+fn hash(path: &Path) -> std::io::Result<BlobId> {
+    let (mut sha256, mut file, mut block) = (Sha256::new(), File::open(path)?, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            read => sha256.update(&block[..read]),
+        }
+    }
+    Ok(BlobId::from_bytes(sha256.finalize().into()))
 }
 
 /// Files that together fit a window; one that does not fit any stands alone.
@@ -145,7 +213,7 @@ fn windows(files: Vec<PlannedFile>, bytes_max: u64) -> Vec<Vec<PlannedFile>> {
 
 async fn write_window(reader: &Reader, store: &Store<'_>, window: Vec<PlannedFile>, run: &Run<'_>) -> anyhow::Result<Vec<Written>> {
     if let [file] = window.as_slice()
-        && file.entry.bytes > reader.window_bytes() / 4
+        && file.entry.bytes > reader.window_bytes() / WINDOWS_AT_ONCE as u64
     {
         let written = write_large(reader, store, file).await?;
         run.progress.advance("media", file.entry.bytes, 1);

@@ -42,6 +42,10 @@ pub struct Options {
     pub create_database: bool,
     /// What to bring back.
     pub parts: Parts,
+    /// `--prefix PATH`: only media whose path in the store begins so.
+    pub prefix: Option<String>,
+    /// `--resume`: leave alone what is there already with the right bytes, and write the rest.
+    pub resume: bool,
     /// `--path-map OLD=NEW`, applied before `to`.
     pub path_map: Vec<(PathBuf, PathBuf)>,
     /// The settings' `synapse.path_map`: container path, path here. The restored configuration speaks of the former.
@@ -71,6 +75,8 @@ pub struct Report {
     pub config_items: u64,
     /// Media files written.
     pub media_files: u64,
+    /// Media files that were there already (`--resume`).
+    pub media_kept: u64,
     /// Bytes of config and media written.
     pub written_bytes: u64,
     /// Databases loaded.

@@ -23,11 +23,13 @@ use crate::ops::Error;
 /// it is left alone. homeserver.yaml and signing key may not be there at all.
 pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<()> {
     if let Some(to) = &options.to
+        && !options.resume
         && !is_empty(to)?
     {
         return Err(Error::failed(format!("{} is not empty", to.display()), "restore into a new or empty folder").into());
     }
     if let Some(media) = &plan.media
+        && !options.resume
         && !is_empty(media)?
     {
         let hint = "nothing is ever merged: move the media store away, or restore elsewhere with --to or --path-map";
@@ -38,7 +40,7 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
     for planned in &plan.config {
         match fs::symlink_metadata(&planned.target) {
             Ok(metadata) if metadata.is_dir() && planned.item.kind == ConfigKind::Directory => {}
-            Ok(metadata) if is_the_same(planned, &metadata) => {
+            Ok(metadata) if (options.resume || !is_last(planned.item.role)) && is_the_same(planned, &metadata) => {
                 same.insert(planned.target.clone());
             }
             Ok(_) => there.push(planned.target.display().to_string()),
@@ -67,7 +69,7 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
 fn is_the_same(planned: &PlannedItem, metadata: &fs::Metadata) -> bool {
     let item = &planned.item;
     match item.kind {
-        ConfigKind::File if !is_last(item.role) && metadata.is_file() && metadata.len() == item.bytes && item.bytes <= CONFIG_BYTES_MAX => {
+        ConfigKind::File if metadata.is_file() && metadata.len() == item.bytes && item.bytes <= CONFIG_BYTES_MAX => {
             fs::read(&planned.target).is_ok_and(|bytes| item.sha256 == Some(BlobId::of(&bytes)))
         }
         ConfigKind::Symlink if metadata.is_symlink() => {

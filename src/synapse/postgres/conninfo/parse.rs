@@ -46,7 +46,9 @@ fn words(text: &str) -> Result<Keywords, Error> {
     // A password with a space and a `=` in it, not quoted, leaves its second half as a keyword: not to be repeated.
     let is_known = |key: &String| key == "password" || KEYWORDS.contains(&key.as_str()) || UNPASSABLE.contains(&key.as_str());
     if keywords.contains_key("password") && !keywords.keys().all(is_known) {
-        return Err(wrong("beside the password stands a keyword that libpq does not know; values with spaces need single quotes"));
+        return Err(wrong(
+            "beside the password stands a keyword that libpq does not know; values with spaces need single quotes",
+        ));
     }
     Ok(keywords)
 }
