@@ -179,6 +179,8 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(conninfo(cluster, database)))],
         create_database: false,
         parts: all_parts(),
+        prefix: None,
+        resume: false,
         path_map: Vec::new(),
         container_path_map: Vec::new(),
         working_directory: None,
