@@ -27,5 +27,7 @@ mod faults;
 mod media;
 #[path = "backup/repair.rs"]
 mod repair;
+#[path = "backup/restore.rs"]
+mod restore;
 #[path = "backup/round_trip.rs"]
 mod round_trip;
