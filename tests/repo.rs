@@ -9,6 +9,8 @@ mod hook;
 #[path = "repo/rig.rs"]
 mod rig;
 
+#[path = "repo/damage.rs"]
+mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
 #[path = "repo/protocol.rs"]
