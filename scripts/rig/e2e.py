@@ -93,6 +93,7 @@ class Stage:
 def e2e(messages: int, files: int, keep: bool) -> int:
     """Runs every sentence; the exit code is 1 if one failed."""
     import faults
+    import offsite
 
     sentences = Sentences()
     with Ground("e2e", keep) as ground:
@@ -101,6 +102,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
             stage.story.begin(messages, files)
             round_trip(stage, sentences)
             faults.all_faults(stage, sentences)
+            offsite.moved_media(stage, sentences)
         except Abort as error:
             print(f"nothing after this makes sense: {error}")
         except Exception:  # between two sentences: counted like one, so that the summary is always printed

@@ -110,14 +110,14 @@ def generate(*arguments: str | os.PathLike[str], cwd: pathlib.Path) -> None:
         raise RigError(f"Synapse could not generate its configuration: {made.stderr.strip()[-2000:]}")
 
 
-def plain(ground: Ground, postgres: Postgres, name: str = "synapse") -> Installation:
+def plain(ground: Ground, postgres: Postgres, name: str = "synapse", database: str = "synapse", role: str = "synapse_user") -> Installation:
     """An installation as the generator makes it, plus conf.d with PostgreSQL and a loopback listener."""
     root = ground.folder(name)
     etc, work = root / "etc", root / "var"
     (etc / "conf.d").mkdir(parents=True)
     work.mkdir()
     server_name = "rig.example"
-    role, database, password = "synapse_user", "synapse", secrets.token_urlsafe(12)
+    password = secrets.token_urlsafe(12)
     port, secret = free_port(), secrets.token_urlsafe(24)
     main = etc / "homeserver.yaml"
     generate("--generate-config", "-H", server_name, "--report-stats", "no", "-c", main, "--data-directory", work, cwd=work)

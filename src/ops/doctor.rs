@@ -223,12 +223,7 @@ async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Op
     }
     match snapshots::newest(&repository, None).await {
         Ok(Some(newest)) => report.ok("newest snapshot", newest.time().to_string()),
-        Ok(None) => report.add(
-            "newest snapshot",
-            Verdict::Warning,
-            "there is none",
-            Some("`synapse-backup backup` takes one".into()),
-        ),
+        Ok(None) => report.ok("newest snapshot", "there is none yet; `synapse-backup backup` takes the first"),
         Err(error) => report.error("newest snapshot", &error.into()),
     }
 }

@@ -92,7 +92,7 @@ fn problem_count(snapshot: &Snapshot) -> u64 {
         media
             .counts
             .iter()
-            .filter(|(state, _)| *state != "present")
+            .filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted"))
             .map(|(_, count)| count)
             .sum()
     });

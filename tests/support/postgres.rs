@@ -117,6 +117,14 @@ impl Cluster {
         );
     }
 
+    /// Stop the server as `pg_ctl stop --mode=immediate` does: no client is told, nothing is finished.
+    pub fn stop_immediately(&self) {
+        let text = fs::read_to_string(self.socket.join("data/postmaster.pid")).unwrap();
+        let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).unwrap();
+    }
+
     /// Run SQL as the superuser; what it prints, trimmed. Panics when it fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let output = self

@@ -419,7 +419,7 @@ fn document(
             .map(|path| ItemPath::from(path.as_path()))
             .collect(),
         packs: packs.iter().copied().collect(),
-        problems: taken.config.problems.clone(),
+        problems: problems_of_document(taken),
         totals: Totals {
             items,
             read_bytes: read_bytes(taken),
@@ -428,6 +428,12 @@ fn document(
         },
         seconds: prepared.started.elapsed().as_secs(),
     }
+}
+
+/// What no shard of the media names.
+fn problems_of_document(taken: &Taken) -> Vec<Problem> {
+    let media = taken.media.iter().flat_map(|stored| stored.counts.for_document());
+    taken.config.problems.iter().cloned().chain(media).collect()
 }
 
 fn read_bytes(taken: &Taken) -> u64 {

@@ -107,6 +107,14 @@ impl Dump {
         if !status.success() {
             return Err(self.child.failure(status, words));
         }
+        if self.bytes == 0 {
+            // A script in its place that keeps the dump to itself, say.
+            let reason = "it exited well and gave no dump".to_owned();
+            return Err(Error::Answer {
+                what: "pg_dump".into(),
+                reason,
+            });
+        }
         (self.ended, self.words) = (true, words);
         Ok(())
     }

@@ -77,9 +77,7 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
             _ if heals(row.kind) => {}
             Stand::Missing => missing.push(row),
             Stand::Length(bytes) => check_length(task, row, bytes, counts),
-            Stand::Odd(kind, message) => {
-                task.problem(counts, kind, &row.path, message);
-            }
+            Stand::Odd(kind, message) => task.problem_outside(counts, kind, &row.path, message),
         }
     }
     if missing.is_empty() || !task.buckets.is_empty() {
@@ -88,7 +86,7 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
     }
     let there = still_there(task, missing.iter().copied()).await?;
     for row in missing.into_iter().filter(|row| there.contains(&row.path)) {
-        task.problem(counts, ProblemKind::Missing, &row.path, format!("its file is gone; {STILL_SAVED}"));
+        task.problem_outside(counts, ProblemKind::Missing, &row.path, format!("its file is gone; {STILL_SAVED}"));
     }
     Ok(())
 }
@@ -105,7 +103,7 @@ fn check_length(task: &Task<'_>, row: &MediaRow, bytes: u64, counts: &Mutex<Coun
         ProblemKind::Changed
     };
     let message = format!("its file has {bytes} bytes now, its row says {expected}; {STILL_SAVED}");
-    task.problem(counts, kind, &row.path, message);
+    task.problem_outside(counts, kind, &row.path, message);
 }
 
 fn look(roots: &[PathBuf], path: &str) -> Stand {

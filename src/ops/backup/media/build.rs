@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::audit;
 use super::previous::is_damage;
 use super::{Counts, Task, heals, row_state};
-use crate::format::manifest::{EntryProblem, MediaBlob, MediaEntry, RowDigest, Shard, ShardRef, decode_shard};
+use crate::format::manifest::{MediaBlob, MediaEntry, RowDigest, Shard, ShardRef, decode_shard};
 use crate::format::snapshot::ProblemKind;
 use crate::format::{ItemPath, PackId, PackKind};
 use crate::ops::backup::files::{self, Outcome, SavedFile};
@@ -286,10 +286,7 @@ fn candidates(task: &Task<'_>, row: &MediaRow) -> Vec<PathBuf> {
 
 /// The entry of a file that was read, with what is odd about it.
 async fn saved(task: &Task<'_>, row: &MediaRow, file: SavedFile, counts: &Mutex<Counts>) -> anyhow::Result<Placed> {
-    let problem = odd(row, &file).and_then(|(kind, message)| {
-        let accepted = task.problem(counts, kind, &row.path, message.clone());
-        (!accepted).then_some(EntryProblem { kind, message })
-    });
+    let problem = odd(row, &file).map(|(kind, message)| task.problem(counts, kind, &row.path, message));
     let mut packs = Vec::with_capacity(file.blobs.len());
     for blob in &file.blobs {
         packs.push(blob.pack(task.writer).await?);
@@ -351,7 +348,7 @@ fn odd(row: &MediaRow, file: &SavedFile) -> Option<(ProblemKind, String)> {
 
 /// The entry of a row whose bytes could not be had.
 fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, counts: &Mutex<Counts>) -> Placed {
-    let accepted = task.problem(counts, kind, &row.path, message.clone());
+    let problem = task.problem(counts, kind, &row.path, message);
     if kind == ProblemKind::Missing {
         counts.lock().unwrap_or_else(PoisonError::into_inner).report.missing += 1;
     }
@@ -366,7 +363,7 @@ fn lost(task: &Task<'_>, row: &MediaRow, kind: ProblemKind, message: String, cou
         owner: None,
         group: None,
         row: row_state(row),
-        problem: (!accepted).then_some(EntryProblem { kind, message }),
+        problem: Some(problem),
     };
     (entry, Vec::new())
 }

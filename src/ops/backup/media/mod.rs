@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use futures::stream::{self, StreamExt};
@@ -16,7 +16,7 @@ use super::MediaReport;
 use super::database::LiveRows;
 use super::offsite::Offsite;
 use super::spool::Rows;
-use crate::format::manifest::{RowHasher, RowState, ShardCutter};
+use crate::format::manifest::{EntryProblem, RowHasher, RowState, ShardCutter};
 use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
 use crate::format::{BlobId, ItemPath};
 use crate::ops::Run;
@@ -82,7 +82,26 @@ pub(super) struct Counts {
     pub(super) states: BTreeMap<String, u64>,
     pub(super) problems: Vec<Problem>,
     pub(super) problem_count: u64,
+    /// Those that no shard names, for the document: of rows that make no path, and of files that were only looked at.
+    pub(super) outside: Vec<Problem>,
+    pub(super) outside_count: u64,
     pub(super) read_bytes: u64,
+}
+
+impl Counts {
+    /// The problems for the document; of very many the first, and how many more.
+    pub(super) fn for_document(&self) -> Vec<Problem> {
+        let mut problems = self.outside.clone();
+        let more = self.outside_count - problems.len() as u64;
+        if more > 0 {
+            problems.push(Problem {
+                kind: ProblemKind::Missing,
+                item: "media".into(),
+                message: format!("{more} more media have problems of these kinds"),
+            });
+        }
+        problems
+    }
 }
 
 /// What became of the media.
@@ -93,23 +112,46 @@ pub(super) struct StoredMedia {
 }
 
 impl Task<'_> {
-    /// Record a problem; true when its loss was accepted, and it is only counted.
-    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) -> bool {
+    /// Record a problem and give it for the entry of a shard. One whose loss was accepted is only counted, but its entry
+    /// carries it all the same: so the next run looks again, and it is a problem once more when it is accepted no longer.
+    fn problem(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, mut message: String) -> EntryProblem {
+        let accepted = self.note(counts, kind, path, message.clone()).is_none();
+        if accepted {
+            message.push_str(" (accepted)");
+        }
+        let state = if accepted { "accepted" } else { kind.as_str() };
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.states.entry(state.to_owned()).or_default() += 1;
+        EntryProblem { kind, message }
+    }
+
+    /// Record a problem that no shard has an entry for.
+    fn problem_outside(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) {
+        if let Some(problem) = self.note(counts, kind, path, message) {
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.outside_count += 1;
+            if counts.outside.len() < PROBLEMS_NAMED_MAX {
+                counts.outside.push(problem);
+            }
+        }
+    }
+
+    /// Count it and tell of it; `None` when its loss was accepted.
+    fn note(&self, counts: &Mutex<Counts>, kind: ProblemKind, path: &str, message: String) -> Option<Problem> {
         let item = format!("media/{path}");
-        let mut counts = counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         if kind != ProblemKind::Deferred && self.accepted_losses.contains(&item) {
             counts.report.accepted += 1;
-            *counts.states.entry("accepted".to_owned()).or_default() += 1;
-            return true;
+            return None;
         }
-        *counts.states.entry(kind.as_str().to_owned()).or_default() += 1;
         counts.problem_count += 1;
+        let problem = Problem { kind, item, message };
         if counts.problems.len() < PROBLEMS_NAMED_MAX {
             // Beyond that nobody reads on; the snapshot has all.
-            self.run.progress.problem(kind.as_str(), &item, &message);
-            counts.problems.push(Problem { kind, item, message });
+            self.run.progress.problem(kind.as_str(), &problem.item, &problem.message);
+            counts.problems.push(problem.clone());
         }
-        false
+        Some(problem)
     }
 
     /// The time for media is over.
@@ -124,7 +166,7 @@ pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<S
     let mut shards = ShardWriter::new(task.writer);
     build_all(task, rows, &counts, &mut shards).await?;
     let list = shards.finish().await.context("write the media manifest")?;
-    let counts = counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let defaults = &task.defaults;
     let media = Media {
         root: ItemPath::from(task.roots[0].as_path()),
@@ -189,9 +231,8 @@ fn next_group(task: &Task<'_>, rows: &mut Rows, counts: &Mutex<Counts>) -> anyho
     for row in rows.by_ref() {
         let row = match row.context("read the list of media back")? {
             MediaItem::File(row) => row,
-            MediaItem::BadId { text, .. } => {
-                let message = "its media id is not one that Synapse makes; nothing was opened".to_owned();
-                task.problem(counts, ProblemKind::Missing, &text, message);
+            MediaItem::BadId { kind, text } => {
+                bad_id(task, kind, &text, counts);
                 continue;
             }
         };
@@ -207,6 +248,19 @@ fn next_group(task: &Task<'_>, rows: &mut Rows, counts: &Mutex<Counts>) -> anyho
         digest: hasher.finish(),
         overlapping: Vec::new(),
     }))
+}
+
+/// A row that makes no path: nothing is opened, and what it says is lost stands in the document.
+fn bad_id(task: &Task<'_>, kind: MediaKind, text: &str, counts: &Mutex<Counts>) {
+    let counted = |count: fn(&mut MediaReport) -> &mut u64| {
+        *count(&mut counts.lock().unwrap_or_else(PoisonError::into_inner).report) += 1;
+    };
+    if heals(kind) {
+        return counted(|report| &mut report.thumbnails_missing);
+    }
+    counted(|report| &mut report.missing);
+    let message = "its media id is not one that Synapse makes; nothing was opened".to_owned();
+    task.problem_outside(counts, ProblemKind::Missing, text, message);
 }
 
 /// A row as the manifest remembers it.

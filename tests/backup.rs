@@ -1,0 +1,27 @@
+//! Stories of a homeserver: backed up from a real PostgreSQL, damaged in every way we can think of, and brought back.
+//!
+//! The verbs of `ops` are called as `cli` calls them, over stores in memory or in a folder, with wrappers around them. Each
+//! file under `tests/backup/` tells the stories of one kind of trouble; `homeserver.rs` is the fixture they share.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[path = "support/postgres.rs"]
+mod cluster;
+
+#[path = "backup/homeserver.rs"]
+mod homeserver;
+#[path = "backup/hook.rs"]
+mod hook;
+#[path = "backup/processes.rs"]
+mod processes;
+#[path = "backup/rig.rs"]
+mod rig;
+#[path = "backup/tree.rs"]
+mod tree;
+
+#[path = "backup/dump.rs"]
+mod dump;
+#[path = "backup/media.rs"]
+mod media;
+#[path = "backup/round_trip.rs"]
+mod round_trip;
