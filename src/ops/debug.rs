@@ -184,6 +184,8 @@ mod tests {
             owner: None,
             dry_run: false,
             late: false,
+            prefix: None,
+            resume: false,
             limits,
             tools: tools(),
         };
