@@ -177,6 +177,8 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
     restore::Options {
         to: Some(to.to_owned()),
         databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(conninfo(cluster, database)))],
+        prefix: None,
+        resume: false,
         create_database: false,
         parts: all_parts(),
         path_map: Vec::new(),
