@@ -77,6 +77,7 @@ async fn no_error_repeats_a_connection_string() {
             working_directory: None,
             settings_databases: Vec::new(),
             owner: None,
+            keep_remote_media_rows: false,
             resume: false,
             prefix: None,
             dry_run: false,
