@@ -25,6 +25,8 @@ use crate::hook::Hook;
 pub(crate) const LIMITS: Limits = Limits {
     memory_bytes: 96 << 20,
     connections: 4,
+    dump_jobs: 2,
+    load_jobs: 2,
 };
 
 /// A store whose clock stands at a fixed time.
@@ -45,12 +47,7 @@ pub(crate) fn ticking(memory: &Arc<Memory>) -> Arc<dyn Store> {
 
 /// A repository in a store of its own.
 pub(crate) async fn fresh() -> Repository {
-    fresh_in(&memory()).await
-}
-
-/// A new repository in this store.
-pub(crate) async fn fresh_in(memory: &Arc<Memory>) -> Repository {
-    init(ticking(memory)).await
+    init(ticking(&memory())).await
 }
 
 /// The same objects in another store of the same time.

@@ -17,6 +17,7 @@ use crate::repo::{Repository, snapshots};
 mod advice;
 mod config;
 mod databases;
+mod load;
 mod media;
 mod plan;
 mod targets;
@@ -44,6 +45,8 @@ pub struct Options {
     pub parts: Parts,
     /// `--prefix PATH`: only media whose path in the store begins so.
     pub prefix: Option<String>,
+    /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
+    pub keep_remote_media_rows: bool,
     /// `--resume`: leave alone what is there already with the right bytes, and write the rest.
     pub resume: bool,
     /// `--path-map OLD=NEW`, applied before `to`.
@@ -113,7 +116,7 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         return Ok(report);
     }
     for load in loads {
-        report.databases.push(databases::load(&reader, load, options, run).await?);
+        report.databases.push(load::load(&reader, &snapshot, load, options, run).await?);
     }
     media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
     config::write(&plan, config, options, &mut report, run).context("write the configuration")?;
