@@ -77,6 +77,8 @@ async fn no_error_repeats_a_connection_string() {
             working_directory: None,
             settings_databases: Vec::new(),
             owner: None,
+            resume: false,
+            prefix: None,
             dry_run: false,
             late: false,
             limits: LIMITS,
