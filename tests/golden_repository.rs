@@ -27,6 +27,8 @@ mod build;
 const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
     connections: 4,
+    dump_jobs: 2,
+    load_jobs: 2,
 };
 
 /// What a repository holds, as a reader must find it.

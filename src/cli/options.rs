@@ -18,6 +18,8 @@ const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 const MEMORY_BYTES_MIN: u64 = 96 << 20;
 /// Requests at once unless `limits.connections` says otherwise.
 const CONNECTIONS_DEFAULT: usize = 8;
+/// Dumps and loads at once, on a machine with so many cores or more, unless `limits.dump_jobs` or `limits.load_jobs` say otherwise.
+const JOBS_DEFAULT_MAX: usize = 4;
 
 /// Flags, settings and environment of this call.
 pub(super) struct Given<'a> {
@@ -121,6 +123,8 @@ impl Given<'_> {
         Ok(Limits {
             memory_bytes,
             connections: limits.connections.map_or(CONNECTIONS_DEFAULT, |number| number.0),
+            dump_jobs: limits.dump_jobs.map_or_else(default_jobs, |number| number.0),
+            load_jobs: limits.load_jobs.map_or_else(default_jobs, |number| number.0),
         })
     }
 
@@ -138,6 +142,10 @@ impl Given<'_> {
             .map(|database| (database.name.value.clone(), database.url.clone()))
             .collect()
     }
+}
+
+fn default_jobs() -> usize {
+    system::cores().min(JOBS_DEFAULT_MAX)
 }
 
 fn parts(only: &[Only]) -> Parts {
@@ -287,6 +295,7 @@ mod tests {
         };
         let limits = given.limits().unwrap();
         assert_eq!((limits.memory_bytes, limits.connections), (256 << 20, 8));
+        assert!((1..=4).contains(&limits.dump_jobs) && limits.dump_jobs == limits.load_jobs);
     }
 
     #[test]

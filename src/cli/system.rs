@@ -5,6 +5,11 @@
 
 use crate::ops::Error;
 
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The most memory this process ever held (`VmHWM`), in bytes; `None` where the kernel does not say.
 pub(super) fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -153,6 +153,8 @@ mod tests {
         let limits = Limits {
             memory_bytes: 256 << 20,
             connections: 8,
+            dump_jobs: 2,
+            load_jobs: 2,
         };
         let backup = backup::Options {
             parts: all_parts(),
@@ -182,10 +184,10 @@ mod tests {
             working_directory: None,
             settings_databases: databases(),
             owner: None,
+            resume: false,
+            prefix: None,
             dry_run: false,
             late: false,
-            prefix: None,
-            resume: false,
             limits,
             tools: tools(),
         };

@@ -67,6 +67,10 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Requests to the store at once. Default 8.
     pub connections: usize,
+    /// Dumps (`pg_dump`) of one database at once. Default: the cores, at most 4.
+    pub dump_jobs: usize,
+    /// Loads (`pg_restore`) into one database at once. Default: the cores, at most 4.
+    pub load_jobs: usize,
 }
 
 /// Where programs of PostgreSQL are looked for, and the environment that libpq may see.

@@ -25,6 +25,8 @@ use crate::hook::Hook;
 pub(crate) const LIMITS: Limits = Limits {
     memory_bytes: 96 << 20,
     connections: 4,
+    dump_jobs: 2,
+    load_jobs: 2,
 };
 
 /// A store whose clock stands at a fixed time.

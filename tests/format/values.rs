@@ -248,6 +248,8 @@ fn database() -> Database {
             background_updates: vec!["event_search".into()],
             stream_positions: [("events/master".to_owned(), 77)].into(),
             sequences: [("public.events_stream_seq".to_owned(), 78)].into(),
+            materialized_views: Vec::new(),
+            collation_version: None,
             owners: Vec::new(),
             grantees: Vec::new(),
             extensions: [("plpgsql".to_owned(), "1.0".to_owned())].into(),

@@ -186,10 +186,17 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
         problems: night.problems.iter().map(|problem| format!("{} {}", problem.kind.as_str(), problem.item)).collect(),
         items: BTreeMap::new(),
     };
-    let dump = dump(night.rows);
-    let stored = writer.store_stream("main", &mut Whole(&dump), None, &|_| {}).await.unwrap();
-    assert!(stored.list.depth > 0, "the dump's list is to be a tree: {} blobs", stored.list.blobs);
-    expected.expect("database/synapse/main", &dump);
+    let mut streams = Vec::new();
+    for (name, tables, bytes) in [
+        ("schema", vec![], b"PGDMP stands for it\nCREATE TABLE public.events;\n".to_vec()),
+        ("public.events", vec!["public.events".to_owned()], dump(night.rows)),
+        ("main", vec!["public.users".to_owned()], Vec::new()),
+    ] {
+        let stored = writer.store_stream(name, &mut Whole(&bytes), None, &|_| {}).await.unwrap();
+        expected.expect(&format!("database/synapse/{name}"), &bytes);
+        streams.push(Stream { name: name.into(), format: StreamFormat::Custom, list: stored.list, tables });
+    }
+    assert!(streams[1].list.depth > 0, "the dump's list is to be a tree: {} blobs", streams[1].list.blobs);
     let mut config = Vec::new();
     for item in &night.config {
         config.push(write_config(&writer, item, &mut expected).await);
@@ -201,7 +208,7 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
     let document = |id: ObjectId, packs: &std::collections::BTreeSet<PackId>| Snapshot {
         id,
         packs: packs.iter().copied().collect(),
-        ..document(repository, night, &stored.list, &config, &media, time)
+        ..document(repository, night, &streams, &config, &media, time)
     };
     let committed = commit::commit(repository, &relied, document).await.unwrap();
     expected.id = committed.id.to_string();
@@ -393,7 +400,7 @@ async fn write_medium(writer: &Writer, medium: &Medium, packs: &mut Vec<PackId>)
     entry
 }
 
-fn document(repository: &Repository, night: &Night, dump: &List, config: &[ConfigItem], media: &Media, time: Timestamp) -> Snapshot {
+fn document(repository: &Repository, night: &Night, streams: &[Stream], config: &[ConfigItem], media: &Media, time: Timestamp) -> Snapshot {
     let facts = Facts {
         tables: [("public.events".to_owned(), TableFact { rows: Some(night.rows as u64), bytes: 8_192 })].into(),
         schema_version: Some(93),
@@ -401,6 +408,8 @@ fn document(repository: &Repository, night: &Night, dump: &List, config: &[Confi
         background_updates: vec!["still_running".into()],
         stream_positions: [("events".to_owned(), 2_000), ("backfill".to_owned(), -7)].into(),
         sequences: [("public.events_stream_seq".to_owned(), 2_000)].into(),
+        materialized_views: vec!["public.rooms_of_users".into()],
+        collation_version: Some("2.36".into()),
         owners: vec!["synapse".into()],
         grantees: Vec::new(),
         extensions: [("plpgsql".to_owned(), "1.0".to_owned())].into(),
@@ -424,7 +433,7 @@ fn document(repository: &Repository, night: &Night, dump: &List, config: &[Confi
             collation: "C".into(),
             ctype: "C".into(),
             owner: "synapse".into(),
-            streams: vec![Stream { name: "main".into(), format: StreamFormat::Custom, list: dump.clone(), tables: Vec::new() }],
+            streams: streams.to_vec(),
             excluded_table_data: vec!["*.e2e_one_time_keys_json".into()],
             facts,
         }],

@@ -2,30 +2,35 @@
 
 use bytes::BytesMut;
 use synapse_backup::synapse::postgres::Error;
+use synapse_backup::synapse::postgres::check::analyze;
 use synapse_backup::synapse::postgres::facts::{COUNTED_BYTES_MAX, Facts};
 use synapse_backup::synapse::postgres::load::{Load, LoadOptions, Loaded};
+use synapse_backup::synapse::postgres::outline::Outline;
 use synapse_backup::synapse::postgres::snapshot::Snapshot;
-use synapse_backup::synapse::postgres::target::{Ownership, analyze, create_database, empty_one_time_keys, ownership, refuse_unless_empty};
+use synapse_backup::synapse::postgres::target::{Ownership, create_database, empty_one_time_keys, ownership, refuse_unless_empty};
 use synapse_backup::synapse::postgres::tools::Version;
 
 use super::*;
 
-const ALL: LoadOptions = LoadOptions {
+pub(super) const ALL: LoadOptions = LoadOptions {
     keep_owners: true,
     keep_privileges: true,
     role: None,
     superuser: true,
+    data_only: false,
 };
-const OURS: LoadOptions = LoadOptions {
+pub(super) const OURS: LoadOptions = LoadOptions {
     keep_owners: false,
     keep_privileges: false,
     role: None,
     superuser: false,
+    data_only: false,
 };
 
-async fn facts_of(info: &ConnInfo) -> Facts {
+pub(super) async fn facts_of(info: &ConnInfo) -> Facts {
     let mut snapshot = Snapshot::export(info, &tools().await, 5).await.unwrap();
-    let facts = Facts::read(&mut snapshot, COUNTED_BYTES_MAX).await.unwrap();
+    let outline = Outline::read(&mut snapshot).await.unwrap();
+    let facts = Facts::read(&mut snapshot, &outline, COUNTED_BYTES_MAX).await.unwrap();
     snapshot.close().await;
     facts
 }
@@ -46,7 +51,7 @@ async fn copy(from: &ConnInfo, to: &ConnInfo, options: LoadOptions, piece: usize
 }
 
 /// Every row of every table, as a digest.
-fn digests(database: &str) -> BTreeMap<String, String> {
+pub(super) fn digests(database: &str) -> BTreeMap<String, String> {
     let tables = "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND nspname !~ '^(pg_|information_schema)'";
     let tables = shared().psql(database, tables);
     let digest = |table: &str| {

@@ -2,6 +2,7 @@
 
 use synapse_backup::synapse::postgres::Error;
 use synapse_backup::synapse::postgres::facts::{COUNTED_BYTES_MAX, Facts};
+use synapse_backup::synapse::postgres::outline::Outline;
 use synapse_backup::synapse::postgres::snapshot::{Snapshot, Table, join};
 
 use super::*;
@@ -168,7 +169,8 @@ async fn timeouts_of_the_role_do_not_reach_our_sessions() {
 async fn facts_tell_what_a_person_would_ask() {
     let name = homeserver(shared());
     let mut snapshot = export(&name, SUPERUSER, 5).await.unwrap();
-    let facts = Facts::read(&mut snapshot, COUNTED_BYTES_MAX).await.unwrap();
+    let outline = Outline::read(&mut snapshot).await.unwrap();
+    let facts = Facts::read(&mut snapshot, &outline, COUNTED_BYTES_MAX).await.unwrap();
     assert_eq!(
         (
             facts.database.name.as_str(),
@@ -201,12 +203,14 @@ async fn facts_tell_what_a_person_would_ask() {
     );
     assert_eq!((facts.large_objects, facts.owners.as_slice()), (1, &[SUPERUSER.to_owned()][..]));
     assert_eq!(facts.sequences[0].last_value, Some(7000));
+    let views: Vec<&str> = facts.materialized_views.iter().map(|view| view.name.as_str()).collect();
+    assert_eq!(views, ["counted"]);
     assert!(facts.extensions.iter().any(|extension| extension.name == "plpgsql"));
     assert_eq!(
         serde_json::from_str::<Facts>(&serde_json::to_string(&facts).unwrap()).unwrap(),
         facts
     );
-    let mut uncounted = Facts::read(&mut snapshot, 100_000).await.unwrap().tables;
+    let mut uncounted = Facts::read(&mut snapshot, &outline, 100_000).await.unwrap().tables;
     uncounted.retain(|table| table.name == "events");
     assert!(uncounted[0].rows.is_none() && uncounted[0].bytes > 100_000);
     snapshot.close().await;
@@ -216,6 +220,8 @@ async fn facts_tell_what_a_person_would_ask() {
 async fn facts_of_a_database_that_is_not_synapses_have_no_synapse() {
     let name = shared().database("plain");
     let mut snapshot = export(&name, SUPERUSER, 5).await.unwrap();
-    assert_eq!(Facts::read(&mut snapshot, COUNTED_BYTES_MAX).await.unwrap().synapse, None);
+    let outline = Outline::read(&mut snapshot).await.unwrap();
+    let facts = Facts::read(&mut snapshot, &outline, COUNTED_BYTES_MAX).await.unwrap();
+    assert_eq!(facts.synapse, None);
     snapshot.close().await;
 }

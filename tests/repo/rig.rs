@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
     connections: 4,
+    dump_jobs: 2,
+    load_jobs: 2,
 };
 
 /// A store in memory whose clock stands at a fixed time.

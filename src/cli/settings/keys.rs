@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 19] = [
+pub(super) const SINGLE: [&str; 21] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -22,6 +22,8 @@ pub(super) const SINGLE: [&str; 19] = [
     "files",
     "limits.memory",
     "limits.connections",
+    "limits.dump_jobs",
+    "limits.load_jobs",
     "limits.media_time",
     "postgres.pg_dump",
 ];
@@ -33,14 +35,12 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 8] = [
+const LATER: [(&str, &str); 6] = [
     ("keep", "retention"),
     ("encryption", "sealing"),
     ("metrics", "metrics"),
     ("object_lock", "Object Lock"),
     ("identity", "sealing"),
-    ("limits.dump_jobs", "parallel dumps"),
-    ("limits.load_jobs", "parallel loading"),
     ("limits.upload_rate", "a limit of the upload rate"),
 ];
 
@@ -170,7 +170,8 @@ mod tests {
             ("s3.x", Unknown::No),
             ("telephone", Unknown::No),
             ("keep", Unknown::Later("retention")),
-            ("limits.dump_jobs", Unknown::Later("parallel dumps")),
+            ("limits.upload_rate", Unknown::Later("a limit of the upload rate")),
+            ("limits.dump_job", Unknown::Perhaps("limits.dump_jobs")),
             ("keeper", Unknown::No),
         ] {
             assert_eq!(unknown(typed), wanted, "{typed}");

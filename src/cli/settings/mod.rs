@@ -17,7 +17,7 @@ mod keys;
 mod overlay;
 mod values;
 
-pub(super) use values::{AbsolutePath, ByteSize, Connections, TimeSpan};
+pub(super) use values::{AbsolutePath, ByteSize, Connections, Jobs, TimeSpan};
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
 const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
@@ -99,6 +99,8 @@ pub(super) struct Database {
 pub(super) struct Limits {
     pub(super) memory: Option<ByteSize>,
     pub(super) connections: Option<Connections>,
+    pub(super) dump_jobs: Option<Jobs>,
+    pub(super) load_jobs: Option<Jobs>,
     pub(super) media_time: Option<TimeSpan>,
 }
 

@@ -81,6 +81,8 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "media.remote" => settings.media.remote = Some(boolean(value)?),
         "media.url_cache" => settings.media.url_cache = Some(boolean(value)?),
         "media.accepted_losses" => settings.media.accepted_losses = Some(value.parse()?),
+        "limits.dump_jobs" => settings.limits.dump_jobs = Some(value.parse()?),
+        "limits.load_jobs" => settings.limits.load_jobs = Some(value.parse()?),
         "limits.media_time" => settings.limits.media_time = Some(value.parse()?),
         "files" => settings.files = Some(paths(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),

@@ -79,8 +79,8 @@ fn mistakes_are_named_with_their_place() {
             "f.yaml:1:1: `keep` is a setting for retention, which this version does not have",
         ),
         (
-            "limits:\n  dump_jobs: 3\n",
-            "f.yaml:2:3: `limits.dump_jobs` is a setting for parallel dumps, which this version does not have",
+            "limits:\n  upload_rate: 3\n",
+            "f.yaml:2:3: `limits.upload_rate` is a setting for a limit of the upload rate, which this version does not have",
         ),
         (
             "limits:\n  memory: 256M\n",

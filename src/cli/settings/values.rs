@@ -26,8 +26,15 @@ pub(in crate::cli) struct Connections(pub(in crate::cli) usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct TimeSpan(pub(in crate::cli) Duration);
 
+/// Dumps or loads at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Jobs(pub(in crate::cli) usize);
+
 /// More connections than this only make a store slower; every one holds a socket and a buffer.
 const CONNECTIONS_MAX: usize = 256;
+
+/// Each job is a connection to the server, and a process of its own there and here.
+const JOBS_MAX: usize = 32;
 
 const UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -78,6 +85,17 @@ impl FromStr for AbsolutePath {
             Ok(Self(PathBuf::from(text)))
         } else {
             Err(format!("`{}` is not an absolute path: it must begin with `/`", shown(text)))
+        }
+    }
+}
+
+impl FromStr for Jobs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().parse() {
+            Ok(number @ 1..=JOBS_MAX) => Ok(Self(number)),
+            _ => Err(format!("`{}` is not a number from 1 to {JOBS_MAX}", shown(text))),
         }
     }
 }
@@ -155,6 +173,12 @@ impl<'de> Deserialize<'de> for AbsolutePath {
 }
 
 impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Jobs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }

@@ -46,7 +46,7 @@ pub struct Stream {
     pub format: StreamFormat,
     /// Its bytes.
     pub list: List,
-    /// The tables whose rows are in it, as `schema.table`; empty: all but the excluded.
+    /// The tables whose rows are in it, as `schema.table`; empty: none in the stream `schema`, else all but the excluded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
 }
@@ -84,6 +84,12 @@ pub struct Facts {
     /// `last_value` of sequences, by `schema.sequence`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sequences: BTreeMap<String, i64>,
+    /// Materialized views that have rows, as `schema.view`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub materialized_views: Vec<String>,
+    /// Version of the collation, where the server records one; another one on another machine may sort differently.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collation_version: Option<String>,
     /// Every role that owns something in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<String>,

@@ -1,5 +1,6 @@
 //! The databases of a backup: one exported moment each, dumped in it, with its facts and (Synapse's own) its media rows.
 //!
+//! A dump is several streams, so many at once as there are jobs: the definitions, each big table, and all the rest.
 //! The transaction is held no longer than the dump: rows are drained into the spool at database speed, and media are
 //! sent afterwards or beside (invariant 13).
 
@@ -9,6 +10,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
+use futures::stream::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -16,14 +18,19 @@ use super::spool::{Rows, Spool};
 use super::{DatabaseReport, Options};
 use crate::format::snapshot::{Database, Facts, Stream, StreamFormat, TableFact};
 use crate::ops::connect::{LOCK_SECONDS, Source};
-use crate::ops::{Part, Run};
+use crate::ops::{Limits, Part, Run};
 use crate::repo::writer::{self, Stored, Writer};
 use crate::synapse::media::{MediaChoice, MediaKind, MediaTables};
-use crate::synapse::postgres::dump::{Dump, DumpOptions};
+use crate::synapse::postgres::dump::{self, Dump, DumpOptions};
 use crate::synapse::postgres::facts::{self, COUNTED_BYTES_MAX};
+use crate::synapse::postgres::outline::{Outline, PlannedStream};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::snapshot::Snapshot as Moment;
-use crate::synapse::postgres::{Session, Tools};
+use crate::synapse::postgres::snapshot::{Snapshot as Moment, Table};
+use crate::synapse::postgres::tools::Version;
+use crate::synapse::postgres::{ConnInfo, Session, Tools, target};
+
+/// Of `limits.memory`, what there must be for each stream that is dumped at once.
+const JOB_BYTES: u64 = 48 << 20;
 
 /// What became of the databases.
 #[derive(Debug, Default)]
@@ -79,32 +86,101 @@ async fn store_one(
         moment.close().await;
         return Ok((None, None));
     }
+    if moment.tables().iter().any(|table| table.name == target::MARKER) {
+        target::refuse_incomplete(&mut moment.session).await?;
+    }
+    let outline = Outline::read(&mut moment).await?;
+    let jobs = dump_jobs(&task.options.limits);
+    let streams = outline.streams(&moment, jobs);
     let server = moment.session.server().clone();
-    let options = DumpOptions::new(moment.id());
-    let mut dump = PgDump(Dump::start(&source.info, task.tools, server.version(), &options)?);
-    let stage = format!("database {}", source.name);
-    task.run.progress.stage(&stage, None, None);
+    if server.in_recovery {
+        name_unlogged(source, &moment);
+    }
+    let dump = DumpTask {
+        task,
+        source,
+        server: server.version(),
+        options: DumpOptions::new(moment.id()),
+        stage: format!("database {}", source.name),
+    };
+    let expected = streams.iter().map(|stream| stream.bytes).sum();
+    task.run.progress.stage(&dump.stage, Some(expected), None);
     let beside = async {
-        let facts = facts::Facts::read(&mut moment, COUNTED_BYTES_MAX).await?;
         drain(task, &mut moment, rows).await?;
-        anyhow::Ok(facts)
+        Ok(facts::Facts::read(&mut moment, &outline, COUNTED_BYTES_MAX).await?)
     };
-    let dumped = async {
-        let advance = |bytes| task.run.progress.advance(&stage, bytes, 0);
-        Ok(task.writer.store_stream(&stage, &mut dump, None, &advance).await?)
-    };
-    let (stored, facts) = futures::future::try_join(dumped, beside).await?;
-    let pg_dump = dump.0.version().to_string();
+    let (dumped, facts) = futures::future::try_join(dump_streams(&dump, streams, jobs), beside).await?;
     moment.close().await;
-    task.run.progress.done(&stage);
+    task.run.progress.done(&dump.stage);
     let report = DatabaseReport {
         name: source.name.clone(),
-        read_bytes: stored.read_bytes,
-        new_bytes: stored.new_bytes,
-        streams: 1,
+        read_bytes: dumped.iter().map(|one| one.stored.read_bytes).sum(),
+        new_bytes: dumped.iter().map(|one| one.stored.new_bytes).sum(),
+        streams: dumped.len() as u64,
         tables: facts.tables.len() as u64,
     };
-    Ok((Some(document(source, facts, stored, pg_dump, options)), Some(report)))
+    Ok((Some(document(source, facts, dumped, dump.options)), Some(report)))
+}
+
+/// How many streams at once: as told, but no more than the memory has room for.
+fn dump_jobs(limits: &Limits) -> usize {
+    let room = usize::try_from(limits.memory_bytes / JOB_BYTES).unwrap_or(usize::MAX);
+    limits.dump_jobs.min(room).max(1)
+}
+
+/// On a replica the rows of unlogged tables do not exist: Synapse's own such tables (locks) are empty after any crash.
+fn name_unlogged(source: &Source, moment: &Moment) {
+    let unlogged: Vec<String> = moment.tables().iter().filter(|table| table.unlogged).map(Table::quoted).collect();
+    if !unlogged.is_empty() {
+        tracing::warn!(
+            "database {}: the server is a replica, which has no rows of unlogged tables: {}",
+            source.name,
+            unlogged.join(", ")
+        );
+    }
+}
+
+/// What every stream of one database needs.
+struct DumpTask<'a> {
+    task: &'a Task<'a>,
+    source: &'a Source,
+    server: Version,
+    options: DumpOptions,
+    stage: String,
+}
+
+/// A stream that was dumped and stored.
+struct Dumped {
+    planned: PlannedStream,
+    stored: Stored,
+    pg_dump: Version,
+}
+
+/// So many streams at once, in the order of the plan. The first failure drops the others, which ends their `pg_dump`s.
+async fn dump_streams(dump: &DumpTask<'_>, streams: Vec<PlannedStream>, jobs: usize) -> anyhow::Result<Vec<Dumped>> {
+    let work = streams.into_iter().map(|planned| dump_stream(dump, planned));
+    // In the order in which they are loaded, whichever ends first.
+    futures::stream::iter(work).buffered(jobs).try_collect().await
+}
+
+async fn dump_stream(dump: &DumpTask<'_>, planned: PlannedStream) -> anyhow::Result<Dumped> {
+    let DumpTask { task, source, .. } = dump;
+    let options = dump.options.with_content(planned.content.clone());
+    let started = Dump::start(&source.info, task.tools, dump.server, &options)?;
+    let pg_dump = started.version();
+    let mut reading = PgDump {
+        dump: started,
+        info: &source.info,
+        tools: task.tools,
+        options: &options,
+    };
+    let what = format!("{}, stream {}", dump.stage, planned.name);
+    let advance = |bytes| task.run.progress.advance(&dump.stage, bytes, 0);
+    let stored = task.writer.store_stream(&what, &mut reading, None, &advance).await?;
+    if !reading.dump.warnings().is_empty() {
+        tracing::debug!("pg_dump, stream {}: {}", planned.name, reading.dump.warnings());
+    }
+    Ok(Dumped { planned, stored, pg_dump })
 }
 
 /// The media rows of this moment, at database speed.
@@ -132,31 +208,43 @@ async fn drain(task: &Task<'_>, moment: &mut Moment, out: Option<oneshot::Sender
 }
 
 /// `pg_dump` as a source of the writer: the end is believed only when it exited 0 (invariant 4).
-struct PgDump(Dump);
+struct PgDump<'a> {
+    dump: Dump,
+    info: &'a ConnInfo,
+    tools: &'a Tools,
+    options: &'a DumpOptions,
+}
 
-impl writer::Source for PgDump {
+impl writer::Source for PgDump<'_> {
     fn read<'a>(&'a mut self, buffer: &'a mut BytesMut) -> BoxFuture<'a, Result<usize, writer::SourceError>> {
-        Box::pin(async move { self.0.read_into(buffer).await.map_err(Into::into) })
+        Box::pin(async move {
+            match self.dump.read_into(buffer).await {
+                Ok(read) => Ok(read),
+                Err(error) => Err(dump::explain(error, self.info, self.tools, self.options).await.into()),
+            }
+        })
     }
 }
 
-fn document(source: &Source, facts: facts::Facts, stored: Stored, pg_dump_version: String, options: DumpOptions) -> Database {
+fn document(source: &Source, facts: facts::Facts, dumped: Vec<Dumped>, options: DumpOptions) -> Database {
     let database = facts.database.clone();
+    let pg_dump = dumped.first().map(|one| one.pg_dump.to_string());
+    let stream = |one: Dumped| Stream {
+        name: one.planned.name,
+        format: StreamFormat::Custom,
+        list: one.stored.list,
+        tables: one.planned.tables,
+    };
     Database {
         name: source.name.clone(),
         database: database.name,
         server_version: facts.server_version.clone(),
-        pg_dump_version,
+        pg_dump_version: pg_dump.unwrap_or_default(),
         encoding: database.encoding,
         collation: database.collation,
         ctype: database.ctype,
         owner: database.owner,
-        streams: vec![Stream {
-            name: "main".into(),
-            format: StreamFormat::Custom,
-            list: stored.list,
-            tables: Vec::new(),
-        }],
+        streams: dumped.into_iter().map(stream).collect(),
         excluded_table_data: options.exclude_table_data,
         facts: remembered(facts),
     }
@@ -178,6 +266,10 @@ fn remembered(facts: facts::Facts) -> Facts {
         .sequences
         .into_iter()
         .filter_map(|one| Some((format!("{}.{}", one.schema, one.name), one.last_value?)));
+    let views = facts
+        .materialized_views
+        .into_iter()
+        .map(|one| format!("{}.{}", one.schema, one.name));
     Facts {
         tables: tables.collect(),
         schema_version: synapse.as_ref().and_then(|synapse| synapse.schema_version),
@@ -188,6 +280,8 @@ fn remembered(facts: facts::Facts) -> Facts {
             .unwrap_or_default(),
         stream_positions: synapse.map(|synapse| synapse.stream_positions).unwrap_or_default(),
         sequences: sequences.collect(),
+        materialized_views: views.collect(),
+        collation_version: facts.database.collation_version,
         owners: facts.owners,
         grantees: facts.grantees,
         extensions: facts.extensions.into_iter().map(|one| (one.name, one.version)).collect(),

@@ -1,4 +1,4 @@
-//! The databases: where each goes, whether it is empty, and the load from its stream without a temporary file.
+//! The databases: where each goes, and whether it is empty. How they are loaded is in `load`.
 //!
 //! Where a database goes is what `--database` says, else the settings, else the restored configuration itself. Every
 //! target is looked at before the first one is loaded.
@@ -8,16 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
-use futures::stream::StreamExt;
 
 use super::config::CONFIG_BYTES_MAX;
 use super::{DatabaseTarget, Options, wanted_databases};
 use crate::format::snapshot::{ConfigItem, ConfigKind, Database, Snapshot, StreamFormat};
+use crate::ops::Error;
 use crate::ops::connect::{self, LOCK_SECONDS};
-use crate::ops::{Error, Run};
 use crate::repo::reader::Reader;
 use crate::synapse::config;
-use crate::synapse::postgres::load::{Load, LoadOptions};
+use crate::synapse::postgres::load::LoadOptions;
 use crate::synapse::postgres::session::Purpose;
 use crate::synapse::postgres::tools::Version;
 use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
@@ -44,9 +43,9 @@ impl Target {
 /// A target that was found empty, with what loading it needs.
 #[derive(Debug)]
 pub(super) struct Checked {
-    target: Target,
-    tools: Tools,
-    options: LoadOptions,
+    pub(super) target: Target,
+    pub(super) tools: Tools,
+    pub(super) options: LoadOptions,
 }
 
 /// Where every wanted database goes: as told, else where the restored configuration or the settings say it was.
@@ -200,7 +199,7 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     }
     tools.pg_restore(archive_version(database))?;
     if options.create_database && !options.dry_run {
-        target::create_database(&target.info, tools, None).await?;
+        target::create_database(&target.info, tools, Some(&database.owner)).await?;
     }
     if options.create_database && options.dry_run {
         return Ok(LoadOptions::default());
@@ -213,50 +212,21 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
         keep_privileges: ownership.keep_privileges,
         role: None,
         superuser: session.server().superuser,
+        data_only: false,
     };
+    if !ownership.lacking.is_empty() {
+        tracing::warn!(
+            "database {}: everything in it will belong to {}, without the privileges of others: these roles are missing here, or not ours: {}",
+            database.name,
+            session.server().user,
+            ownership.lacking.join(", ")
+        );
+    }
     session.close().await;
     Ok(load)
 }
 
 /// The version of the `pg_dump` that wrote the streams, as the snapshot remembers it.
-fn archive_version(database: &Database) -> Version {
+pub(super) fn archive_version(database: &Database) -> Version {
     Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
-}
-
-/// Load one database; empties the one-time keys and lets the planner know.
-pub(super) async fn load(reader: &Reader, checked: Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<String> {
-    let name = checked.target.database.name.clone();
-    load_one(reader, &checked, options, run).await.with_context(|| {
-        let hint = "drop the half-loaded database and restore again; homeserver.yaml and the signing key were not written";
-        Error::failed(format!("database `{name}` could not be loaded"), hint)
-    })?;
-    Ok(name)
-}
-
-async fn load_one(reader: &Reader, checked: &Checked, _options: &Options, run: &Run<'_>) -> anyhow::Result<()> {
-    let Checked { target, tools, options } = checked;
-    let stage = format!("database {}", target.database.name);
-    let bytes = target.database.streams.iter().map(|stream| stream.list.bytes).sum();
-    run.progress.stage(&stage, Some(bytes), None);
-    for stream in &target.database.streams {
-        let mut load = Load::start(&target.info, tools, archive_version(&target.database), options.clone())?;
-        let mut windows = std::pin::pin!(reader.windows(&stream.list));
-        while let Some(window) = windows.next().await {
-            for (_, blob) in window.context("read the dump")? {
-                let blob = blob.context("the dump is damaged")?;
-                run.progress.advance(&stage, blob.len() as u64, 0);
-                load.write(blob).await?;
-            }
-        }
-        let loaded = load.finish().await?;
-        if !loaded.warnings.is_empty() {
-            tracing::warn!("pg_restore: {}", loaded.warnings.trim_end());
-        }
-    }
-    let mut session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await?;
-    target::empty_one_time_keys(&mut session).await?;
-    target::analyze(&mut session).await?;
-    session.close().await;
-    run.progress.done(&stage);
-    Ok(())
 }

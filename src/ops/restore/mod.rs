@@ -17,6 +17,7 @@ use crate::repo::{Repository, snapshots};
 mod advice;
 mod config;
 mod databases;
+mod load;
 mod media;
 mod plan;
 mod targets;
@@ -116,7 +117,7 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         return Ok(report);
     }
     for load in loads {
-        report.databases.push(databases::load(&reader, load, options, run).await?);
+        report.databases.push(load::load(&reader, &snapshot, load, options, run).await?);
     }
     media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
     config::write(&plan, config, options, &mut report, run).context("write the configuration")?;

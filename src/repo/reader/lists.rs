@@ -71,10 +71,15 @@ impl ListCursor {
 impl Reader {
     /// The bytes of a list's stream, window by window, fetched ahead.
     pub fn windows<'a>(&'a self, list: &List) -> impl Stream<Item = Result<Window>> + Send + use<'a> {
+        self.windows_within(list, self.window_bytes)
+    }
+
+    /// The same in windows of at most so many bytes, for who reads several streams at once.
+    pub fn windows_within<'a>(&'a self, list: &List, window_bytes: u64) -> impl Stream<Item = Result<Window>> + Send + use<'a> {
         let cursor = ListCursor::new(list);
         let leaves = stream::unfold(Some(cursor), move |cursor| async move {
             let mut cursor = cursor?;
-            match cursor.next(self, self.window_bytes).await {
+            match cursor.next(self, window_bytes).await {
                 Ok(leaves) if leaves.is_empty() => None,
                 Ok(leaves) => Some((Ok(leaves), Some(cursor))),
                 Err(error) => Some((Err(error), None)),

@@ -90,10 +90,15 @@ pub(super) struct Child {
 
 impl Child {
     /// Start `command`, whose environment is already the clean one, with pipes to all three streams.
-    pub(super) fn spawn(program: &'static str, mut command: Command) -> Result<Self, Error> {
+    pub(super) fn spawn(program: &'static str, command: Command) -> Result<Self, Error> {
+        Self::spawn_with(program, command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// The same with a file in the place of standard input or output: no other child can inherit it.
+    pub(super) fn spawn_with(program: &'static str, mut command: Command, stdin: Stdio, stdout: Stdio) -> Result<Self, Error> {
         command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(stdin)
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0);

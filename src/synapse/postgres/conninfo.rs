@@ -208,6 +208,19 @@ impl ConnInfo {
         other
     }
 
+    /// The same, with settings of the server's for each session (`-c name=value` in libpq's `options`), after those that
+    /// are there: of two, the last one counts.
+    #[must_use]
+    pub fn with_settings(&self, settings: &[(&str, String)]) -> Self {
+        let mut other = self.clone();
+        let given = other.keywords.get("options").or_else(|| other.variables.get("PGOPTIONS"));
+        let mut words: Vec<String> = given.into_iter().cloned().collect();
+        let escape = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
+        words.extend(settings.iter().map(|(name, value)| format!("-c {name}={}", escape(value))));
+        other.keywords.insert("options".into(), words.join(" "));
+        other
+    }
+
     /// The database's name, where the keywords or PGDATABASE tell it (a service file may, too).
     pub fn database(&self) -> Option<&str> {
         self.keywords

@@ -1,4 +1,4 @@
-//! A dump: the bytes of one `pg_dump`, and an error at their end unless it exited well.
+//! A stream of a dump: the bytes of one `pg_dump`, and an error at their end unless it exited well.
 //!
 //! The custom format has no mark at its end, so only the exit status tells a whole dump from a cut one; it is asked for
 //! before the end of the stream is given out. Nothing is compressed here: the repository finds repeated blobs only in
@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::Error;
 use super::child::Child;
 use super::conninfo::ConnInfo;
+use super::session::{Purpose, Session};
 use super::tools::{Tool, Tools, Version};
+use super::{Error, snapshot};
 
 /// A read is gathered to at least this size, the stream's end excepted.
 const READ_BYTES_MIN: usize = 256 << 10;
@@ -23,12 +24,57 @@ const PIPE_BYTES: usize = 1 << 20;
 /// The one table that must not travel: its rows are used up by other servers after the dump (Synapse's documentation,
 /// "Backing up Synapse": exclude it or empty it before the start).
 pub const ONE_TIME_KEYS_PATTERN: &str = "*.e2e_one_time_keys_json";
+/// Its name, in whatever schema.
+pub const ONE_TIME_KEYS: &str = "e2e_one_time_keys_json";
+/// How long the look for whoever blocked a dump may wait itself, in seconds.
+const LOOK_SECONDS: u64 = 5;
 
-/// What to dump.
+/// What one `pg_dump` dumps. Names are quoted ones in their schemas: as patterns they match exactly that table, since
+/// inside double quotes no character of a pattern is special (PostgreSQL documentation, psql, "Patterns").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// All of the database.
+    Everything,
+    /// Definitions only.
+    Schema,
+    /// All rows but those of these tables, all large objects, the values of all sequences.
+    AllBut(Vec<String>),
+    /// The rows of one table.
+    Table {
+        /// Which.
+        table: String,
+        /// Sequences of its columns. `pg_dump` would write their values as well, which are in another stream already.
+        sequences: Vec<String>,
+    },
+}
+
+impl Content {
+    fn arguments(&self) -> Vec<String> {
+        let without = |names: &[String]| -> Vec<String> { names.iter().map(|name| format!("--exclude-table-data={name}")).collect() };
+        let mut arguments: Vec<String> = Vec::new();
+        match self {
+            Self::Everything => {}
+            Self::Schema => arguments.push("--schema-only".into()),
+            Self::AllBut(tables) => {
+                arguments.push("--data-only".into());
+                arguments.extend(without(tables));
+            }
+            Self::Table { table, sequences } => {
+                arguments.extend(["--data-only".into(), "--strict-names".into(), format!("--table={table}")]);
+                arguments.extend(without(sequences));
+            }
+        }
+        arguments
+    }
+}
+
+/// What to dump, and how.
 #[derive(Debug, Clone)]
 pub struct DumpOptions {
     /// An exported snapshot.
     pub snapshot: String,
+    /// Which part of it.
+    pub content: Content,
     /// Patterns of tables whose rows are left out, as psql's `\d` reads them.
     pub exclude_table_data: Vec<String>,
     /// How long it may wait for a lock that somebody else holds.
@@ -40,9 +86,16 @@ impl DumpOptions {
     pub fn new(snapshot: &str) -> Self {
         Self {
             snapshot: snapshot.to_owned(),
+            content: Content::Everything,
             exclude_table_data: vec![ONE_TIME_KEYS_PATTERN.to_owned()],
             lock_wait: Duration::from_mins(1),
         }
+    }
+
+    /// The same for a part.
+    #[must_use]
+    pub fn with_content(&self, content: Content) -> Self {
+        Self { content, ..self.clone() }
     }
 }
 
@@ -64,6 +117,7 @@ impl Dump {
         command.args(["--format=custom", "--compress=0", "--no-password"]);
         command.arg(format!("--snapshot={}", options.snapshot));
         command.arg(format!("--lock-wait-timeout={}", options.lock_wait.as_millis()));
+        command.args(options.content.arguments());
         command.args(
             options
                 .exclude_table_data
@@ -142,5 +196,28 @@ impl Dump {
     /// Kill it and wait until it is gone.
     pub async fn kill(mut self) {
         self.child.kill().await;
+    }
+}
+
+/// The error of a `pg_dump` whose wait for a lock was over, as one that names who blocks it; any other error as it is.
+///
+/// We hold every table in ACCESS SHARE mode, so nobody can have taken what the dump wants; but an ALTER or TRUNCATE that
+/// waits for *us* stands before it in the queue, and still does when the dump has given up.
+pub async fn explain(error: Error, info: &ConnInfo, tools: &Tools, options: &DumpOptions) -> Error {
+    let Error::Child { message, .. } = &error else { return error };
+    if !(message.contains("lock timeout") || message.contains("could not obtain lock")) {
+        return error;
+    }
+    let Ok(mut session) = Session::open(info, tools, Purpose::Read, LOOK_SECONDS).await else {
+        return error;
+    };
+    let found = snapshot::who_wants_tables(&mut session).await;
+    session.close().await;
+    match found {
+        Ok(blockers) => Error::Locked {
+            seconds: options.lock_wait.as_secs(),
+            blockers,
+        },
+        Err(_) => error,
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::outline::Outline;
 use super::session::Session;
 use super::snapshot::{Snapshot, Table};
 use super::{Error, sql};
@@ -30,8 +31,10 @@ pub struct Facts {
     pub database: DatabaseFacts,
     /// Every table, by schema and name.
     pub tables: Vec<TableFacts>,
-    /// Every sequence. Sequences are not part of a snapshot: values may be newer than the tables.
+    /// Every sequence, with a value that the dump's is not behind.
     pub sequences: Vec<SequenceFacts>,
+    /// Materialized views that have rows; by schema and name.
+    pub materialized_views: Vec<ViewFacts>,
     /// Extensions, by name.
     pub extensions: Vec<ExtensionFacts>,
     /// Number of large objects.
@@ -92,6 +95,15 @@ pub struct SequenceFacts {
     pub last_value: Option<i64>,
 }
 
+/// A materialized view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewFacts {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Facts of one extension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtensionFacts {
@@ -121,20 +133,21 @@ pub struct SynapseFacts {
 }
 
 impl Facts {
-    /// Read them. Tables of at least `counted_bytes_max` bytes are not counted.
-    pub async fn read(snapshot: &mut Snapshot, counted_bytes_max: u64) -> Result<Self, Error> {
+    /// Read what `outline` has not told. Tables of at least `counted_bytes_max` bytes are not counted.
+    pub async fn read(snapshot: &mut Snapshot, outline: &Outline, counted_bytes_max: u64) -> Result<Self, Error> {
         let tables = snapshot.tables().to_vec();
         let session = &mut snapshot.session;
         let server = session.server().clone();
         let version = server.version().major;
         let database = session.one("the facts of the database", &database_query(version)).await?;
-        let tables = table_facts(session, &tables, counted_bytes_max).await?;
+        let tables = table_facts(session, &tables, outline, counted_bytes_max).await?;
         Ok(Self {
             server_version: server.version,
             server_version_number: server.version_number,
             in_recovery: server.in_recovery,
             database,
-            sequences: session.query("the facts of the sequences", SEQUENCES).await?,
+            sequences: outline.sequences.clone(),
+            materialized_views: session.query("the list of materialized views", VIEWS).await?,
             extensions: session.query("the list of extensions", EXTENSIONS).await?,
             large_objects: session.one::<Count>("the count of large objects", LARGE_OBJECTS).await?.count,
             owners: names(session.query("the list of owners", OWNERS).await?),
@@ -155,65 +168,57 @@ struct Name {
     name: String,
 }
 
+/// A number that was asked for.
 #[derive(Deserialize)]
-struct Size {
-    ordinal: usize,
-    value: u64,
+pub(super) struct Measured {
+    pub(super) ordinal: usize,
+    pub(super) value: u64,
 }
 
 fn names(rows: Vec<Name>) -> Vec<String> {
     rows.into_iter().map(|row| row.name).collect()
 }
 
-async fn table_facts(session: &mut Session, tables: &[Table], counted_bytes_max: u64) -> Result<Vec<TableFacts>, Error> {
-    let mut facts: Vec<TableFacts> = tables
-        .iter()
-        .map(|table| TableFacts {
-            schema: table.schema.clone(),
-            name: table.name.clone(),
-            bytes: 0,
-            rows: None,
-            unlogged: table.unlogged,
-        })
+async fn table_facts(session: &mut Session, tables: &[Table], outline: &Outline, counted_bytes_max: u64) -> Result<Vec<TableFacts>, Error> {
+    let fact = |(table, bytes): (&Table, &u64)| TableFacts {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        bytes: *bytes,
+        rows: None,
+        unlogged: table.unlogged,
+    };
+    let mut facts: Vec<TableFacts> = tables.iter().zip(&outline.table_bytes).map(fact).collect();
+    // On a replica an unlogged table cannot even be looked into.
+    let replica = session.server().in_recovery;
+    let counted: Vec<usize> = (0..facts.len())
+        .filter(|at| !tables[*at].partitioned && facts[*at].bytes < counted_bytes_max && !(replica && tables[*at].unlogged))
         .collect();
-    let all: Vec<usize> = (0..tables.len()).collect();
-    let size = |table: &Table| format!("pg_catalog.pg_table_size({}::pg_catalog.regclass)", sql::literal(&table.quoted()));
-    for one in measured(session, "the sizes of the tables", tables, &all, |table| size(table)).await? {
-        facts[one.ordinal].bytes = one.value;
-    }
-    let counted: Vec<usize> = all
-        .into_iter()
-        .filter(|at| !tables[*at].partitioned && facts[*at].bytes < counted_bytes_max)
-        .collect();
-    let rows = |table: &Table| format!("(SELECT pg_catalog.count(*) FROM ONLY {})", table.quoted());
-    for one in measured(session, "the count of the rows", tables, &counted, rows).await? {
+    let rows = |at: usize| format!("(SELECT pg_catalog.count(*) FROM ONLY {})", tables[at].quoted());
+    for one in measured(session, "the count of the rows", &counted, rows).await? {
         facts[one.ordinal].rows = Some(one.value);
     }
     Ok(facts)
 }
 
-/// One number for each of the `chosen` tables, many by one statement.
-async fn measured(
+/// One number for each of the `chosen` ordinals, many by one statement.
+pub(super) async fn measured(
     session: &mut Session,
     what: &str,
-    tables: &[Table],
     chosen: &[usize],
-    expression: impl Fn(&Table) -> String,
-) -> Result<Vec<Size>, Error> {
+    expression: impl Fn(usize) -> String,
+) -> Result<Vec<Measured>, Error> {
     let mut values = Vec::with_capacity(chosen.len());
     for lot in chosen.chunks(TABLES_PER_STATEMENT) {
-        let selects: Vec<_> = lot
-            .iter()
-            .map(|at| format!("SELECT {at} AS ordinal, {} AS value", expression(&tables[*at])))
-            .collect();
-        let lot: Vec<Size> = session.query(what, &selects.join(" UNION ALL ")).await?;
-        if let Some(strange) = lot.iter().find(|one| one.ordinal >= tables.len()) {
+        let select = |at: &usize| format!("SELECT {at} AS ordinal, {} AS value", expression(*at));
+        let selects: Vec<String> = lot.iter().map(select).collect();
+        let answers: Vec<Measured> = session.query(what, &selects.join(" UNION ALL ")).await?;
+        if let Some(strange) = answers.iter().find(|one| !lot.contains(&one.ordinal)) {
             return Err(Error::Answer {
                 what: what.to_owned(),
-                reason: format!("there is no table {}", strange.ordinal),
+                reason: format!("nobody asked for number {}", strange.ordinal),
             });
         }
-        values.extend(lot);
+        values.extend(answers);
     }
     Ok(values)
 }
@@ -297,8 +302,8 @@ fn database_query(major: u32) -> String {
     )
 }
 
-const SEQUENCES: &str = "SELECT schemaname AS schema, sequencename AS name, last_value FROM pg_catalog.pg_sequences \
-    WHERE schemaname !~ '^pg_' ORDER BY 1, 2";
+const VIEWS: &str = "SELECT schemaname AS schema, matviewname AS name FROM pg_catalog.pg_matviews \
+    WHERE ispopulated AND schemaname !~ '^pg_' ORDER BY 1, 2";
 const EXTENSIONS: &str = "SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema FROM pg_catalog.pg_extension AS e \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace ORDER BY 1";
 const LARGE_OBJECTS: &str = "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_largeobject_metadata";

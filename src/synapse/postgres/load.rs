@@ -1,14 +1,18 @@
 //! A load: one `pg_restore` fed from a stream, any error of which is the end of it.
 //!
+//! A stream of rows needs nothing but that. A dump of everything, as earlier snapshots have it, does:
 //! A role that is no superuser cannot comment on extensions that somebody else made, yet every dump does so. The only
 //! exact way to leave that out is `--use-list`, and the list is in the head of the dump: so the head is kept until
 //! `pg_restore --list` can read it, then given again to the real `pg_restore`, with a list that lacks those comments and
-//! nothing else. The list goes over in a memory file. A superuser's load needs none of this and streams at once.
+//! nothing else. A superuser's load needs none of this and streams at once. The definitions alone are loaded by `archive`.
+
+use std::process::Stdio;
 
 use bytes::{Bytes, BytesMut};
 use tokio::process::Command;
 
 use super::Error;
+use super::archive::{MemoryFile, split_contents};
 use super::child::Child;
 use super::conninfo::ConnInfo;
 use super::tools::{Tools, Version};
@@ -31,6 +35,24 @@ pub struct LoadOptions {
     pub role: Option<String>,
     /// Is our role (or `role`) a superuser? If not, comments on extensions are left out.
     pub superuser: bool,
+    /// Rows only: the definitions are there already.
+    pub data_only: bool,
+}
+
+impl LoadOptions {
+    /// The arguments that these options are for `pg_restore`.
+    pub(super) fn apply(&self, command: &mut Command) {
+        command.args(["--exit-on-error", "--no-password", "--format=custom"]);
+        if !self.keep_owners {
+            command.arg("--no-owner");
+        }
+        if !self.keep_privileges {
+            command.arg("--no-privileges");
+        }
+        if let Some(role) = &self.role {
+            command.arg(format!("--role={role}"));
+        }
+    }
 }
 
 /// A running load. Dropping it ends its `pg_restore`; what was loaded so far stays.
@@ -67,7 +89,7 @@ impl Load {
             stage: head,
             left_out: Vec::new(),
         };
-        if load.options.superuser {
+        if load.options.superuser || load.options.data_only {
             load.stage = Stage::Streaming(Box::new(load.restore(None)?));
         }
         Ok(load)
@@ -151,9 +173,8 @@ impl Load {
         let Stage::Head { parts, .. } = &self.stage else { return Ok(()) };
         let mut parts = parts.clone();
         let contents = self.contents(&parts).await?;
-        let (kept, left_out): (Vec<&str>, Vec<&str>) = contents.lines().partition(|line| !needs_superuser(line));
-        self.left_out = left_out.into_iter().map(str::to_owned).collect();
-        let list = if self.left_out.is_empty() { None } else { Some(kept.join("\n")) };
+        let list;
+        (list, self.left_out) = split_contents(&contents);
         let mut child = self.restore(list.as_deref())?;
         for part in &mut parts {
             if !child.write(part).await? {
@@ -184,19 +205,20 @@ impl Load {
 
     fn restore(&self, list: Option<&str>) -> Result<Child, Error> {
         let mut command = self.info.command(&self.program);
-        command.args(["--exit-on-error", "--no-password", "--format=custom"]);
-        if !self.options.keep_owners {
-            command.arg("--no-owner");
+        self.options.apply(&mut command);
+        if self.options.data_only {
+            // Not `--section=data`: large objects are made in another section, and count as data here.
+            command.arg("--data-only");
         }
-        if !self.options.keep_privileges {
-            command.arg("--no-privileges");
-        }
-        if let Some(role) = &self.options.role {
-            command.arg(format!("--role={role}"));
-        }
-        let _list = list.map(|list| hand_over(&mut command, list)).transpose()?;
         command.arg(format!("--dbname={}", self.info.to_argument()));
-        let child = Child::spawn("pg_restore", command)?;
+        let child = match list {
+            None => Child::spawn("pg_restore", command)?,
+            Some(list) => {
+                let list = MemoryFile::new(list.as_bytes())?;
+                command.arg(format!("--use-list={}", MemoryFile::STDOUT));
+                Child::spawn_with("pg_restore", command, Stdio::piped(), list.stdio()?)?
+            }
+        };
         child.widen_pipes(PIPE_BYTES);
         Ok(child)
     }
@@ -215,56 +237,5 @@ async fn failure(child: &mut Child) -> Error {
     match child.wait().await {
         Ok((status, words)) => child.failure(status, words),
         Err(error) => error,
-    }
-}
-
-/// `3358; 0 0 COMMENT - EXTENSION pg_trgm `, and the comment on the schema `public`, which servers before 15 give to
-/// their own superuser.
-fn needs_superuser(line: &str) -> bool {
-    let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
-    line.starts_with(|first: char| first.is_ascii_digit())
-        && (entry.starts_with("COMMENT - EXTENSION ") || entry.starts_with("COMMENT - SCHEMA public "))
-}
-
-/// Give `list` to the child as a memory file that it inherits; ours is closed when what is returned is dropped.
-#[cfg(target_os = "linux")]
-fn hand_over(command: &mut Command, list: &str) -> Result<std::fs::File, Error> {
-    use std::io::Write;
-    use std::os::fd::AsRawFd;
-    let pipe = |source: std::io::Error| Error::Pipe {
-        program: "pg_restore",
-        source,
-    };
-    // No CLOEXEC: the child must have it. Another child that is started in this moment has it too, which harms nobody.
-    let file = rustix::fs::memfd_create("list", rustix::fs::MemfdFlags::empty()).map_err(|error| pipe(error.into()))?;
-    let mut file = std::fs::File::from(file);
-    file.write_all(list.as_bytes()).map_err(pipe)?;
-    command.arg(format!("--use-list=/proc/self/fd/{}", file.as_raw_fd()));
-    Ok(file)
-}
-
-/// Without memory files all comments are left out.
-#[cfg(not(target_os = "linux"))]
-fn hand_over(command: &mut Command, _list: &str) -> Result<(), Error> {
-    command.arg("--no-comments");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_comments_on_what_others_own_are_left_out() {
-        for (line, expected) in [
-            ("3358; 0 0 COMMENT - EXTENSION pg_trgm ", true),
-            ("3357; 0 0 COMMENT - SCHEMA public postgres", true),
-            ("2; 3079 16400 EXTENSION - pg_trgm ", false),
-            ("3359; 0 0 COMMENT public TABLE users synapse", false),
-            ("; Archive created at 0 0 COMMENT - EXTENSION x", false),
-            ("", false),
-        ] {
-            assert_eq!(needs_superuser(line), expected, "{line}");
-        }
     }
 }

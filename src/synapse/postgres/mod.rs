@@ -7,12 +7,16 @@
 
 use std::path::PathBuf;
 
+pub mod archive;
+pub mod check;
 mod child;
 pub mod conninfo;
 pub mod copy;
 pub mod dump;
 pub mod facts;
 pub mod load;
+pub mod outline;
+pub mod plan;
 mod pooler;
 pub mod session;
 pub mod snapshot;
@@ -182,6 +186,22 @@ pub enum Error {
         /// Kinds and quoted names, the first few.
         objects: Vec<String>,
     },
+    /// A load into this database failed before its end, or is at work.
+    #[error("the database {database} is half loaded by a restore{}", .restore.as_deref().map_or_else(String::new, |restore| format!(" {restore}")))]
+    Incomplete {
+        /// Its name.
+        database: String,
+        /// Which restore it was.
+        restore: Option<String>,
+    },
+    /// What was loaded is not what was dumped.
+    #[error("the database {database} is not what was dumped: {}", list_text(.differences))]
+    Differs {
+        /// Its name.
+        database: String,
+        /// One sentence each.
+        differences: Vec<String>,
+    },
     /// The table of contents of an archive is beyond its limit.
     #[error("the dump's table of contents is over the limit of {limit} bytes, or this is not a dump in custom format")]
     Contents {
@@ -238,6 +258,11 @@ impl Error {
             Self::NotEmpty { database, .. } => Some(format!(
                 "a restore never merges: name an empty database, or drop {database} and let --create-database make it"
             )),
+            Self::Incomplete { database, .. } => Some(format!(
+                "unless a restore is at work, drop it (DROP DATABASE {}) and restore again with --create-database",
+                sql::name(database)
+            )),
+            Self::Differs { .. } => Some("drop it and restore again; if it happens twice, please report it".into()),
             Self::Answer { .. } | Self::Pipe { .. } | Self::Contents { .. } => None,
         }
     }
@@ -316,6 +341,8 @@ fn child_hint(program: &str, status: &str, message: &str) -> Option<&'static str
         Some("another transaction holds a lock on one of the tables: run again when it is over")
     } else if message.contains("administrator command") || message.contains("server closed the connection") {
         Some("the server or somebody ended the session: see the log of the server, and run again")
+    } else if message.contains("unsupported startup parameter") {
+        Some("this looks like pgbouncer: connect to PostgreSQL itself")
     } else if message.contains("transaction_timeout") {
         Some("the server is older than the one the dump comes from: load into the same major version or a newer one")
     } else if message.contains("invalid snapshot identifier") {

@@ -213,14 +213,24 @@ async fn lock(session: &mut Session, watcher: &mut Session, tables: &[Table], lo
 /// Who holds what the server process `pid` waits for. Of their statements only the first words are taken: the rest may
 /// hold tokens of users.
 pub async fn who_blocks(session: &mut Session, pid: i64) -> Result<Vec<Blocker>, Error> {
+    let query = format!("{WHO} WHERE pid = ANY (pg_catalog.pg_blocking_pids({pid})) ORDER BY xact_start");
+    session.query("the look for the blocker", &query).await
+}
+
+/// Who has or wants a table of this database for itself alone, so that nobody may read it.
+pub async fn who_wants_tables(session: &mut Session) -> Result<Vec<Blocker>, Error> {
     let query = format!(
-        "SELECT pid, usename AS \"user\", application_name AS application, state, \
-         pg_catalog.substring(query, '^\\s*(\\w+(?:\\s+[\\w.\"]+){{0,2}})') AS statement, \
-         EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start)::pg_catalog.int8 AS seconds \
-         FROM pg_catalog.pg_stat_activity WHERE pid = ANY (pg_catalog.pg_blocking_pids({pid})) ORDER BY xact_start"
+        "{WHO} WHERE pid IN (SELECT l.pid FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS b ON b.oid = l.database \
+         WHERE b.datname = pg_catalog.current_database() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock') \
+         ORDER BY xact_start"
     );
     session.query("the look for the blocker", &query).await
 }
+
+const WHO: &str = "SELECT pid, usename AS \"user\", application_name AS application, state, \
+    pg_catalog.substring(query, '^\\s*(\\w+(?:\\s+[\\w.\"]+){0,2})') AS statement, \
+    EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start)::pg_catalog.int8 AS seconds \
+    FROM pg_catalog.pg_stat_activity";
 
 const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, c.relpersistence = 'u' AS unlogged, \
     c.relkind = 'S' AS sequence, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable_schema, \

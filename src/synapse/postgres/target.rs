@@ -1,7 +1,8 @@
-//! The database that a dump is loaded into: made as Synapse wants it, found empty, and cleaned up afterwards.
+//! The database that a dump is loaded into: made as Synapse wants it, found empty, marked while it is loaded.
 //!
 //! Restoring twice into one database duplicated rows and ruined it (Synapse's upgrade notes), so anything but an empty
-//! one is refused. What the load itself does is in `load`.
+//! one is refused. A load that failed leaves a table that says so: the marker is made first and dropped last. What the
+//! load itself does is in `load`, what is compared afterwards in `check`.
 
 use serde::Deserialize;
 
@@ -12,12 +13,29 @@ use super::{Error, sql};
 
 /// How long a statement here waits for a lock.
 const LOCK_SECONDS: u64 = 60;
+/// Memory for building an index, per session, where the server's own setting is smaller: 256 MiB.
+const INDEX_KIB: u64 = 256 << 10;
+
+/// The table that stands in a database while it is loaded.
+pub const MARKER: &str = "synapse_backup_incomplete";
+const MARKER_QUOTED: &str = "\"public\".\"synapse_backup_incomplete\"";
 
 #[derive(Deserialize)]
 struct Object {
     kind: String,
     schema: Option<String>,
     name: String,
+}
+
+#[derive(Deserialize)]
+struct Marked {
+    marked: bool,
+}
+
+#[derive(Deserialize)]
+struct Marker {
+    snapshot: String,
+    began: String,
 }
 
 #[derive(Deserialize)]
@@ -37,8 +55,78 @@ pub struct Ownership {
     pub lacking: Vec<String>,
 }
 
+/// Settings that make a load quick and that no limit of the role's can cut, for the sessions of the load alone. Nothing
+/// here endangers the cluster: a crash loses at most what the load has just written, and then the load has failed.
+pub async fn load_settings(session: &mut Session) -> Result<Vec<(&'static str, String)>, Error> {
+    #[derive(Deserialize)]
+    struct Memory {
+        kib: u64,
+    }
+    let query = "SELECT setting::pg_catalog.int8 AS kib FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'";
+    let memory: Memory = session.one("the server's memory for indexes", query).await?;
+    let major = session.server().version().major;
+    let mut settings = vec![
+        ("synchronous_commit", "off".to_owned()),
+        ("maintenance_work_mem", format!("{}kB", memory.kib.max(INDEX_KIB))),
+        ("statement_timeout", "0".to_owned()),
+        ("lock_timeout", "0".to_owned()),
+        ("idle_in_transaction_session_timeout", "0".to_owned()),
+        ("default_transaction_read_only", "off".to_owned()),
+    ];
+    if major >= 14 {
+        settings.push(("idle_session_timeout", "0".to_owned()));
+    }
+    if major >= 17 {
+        settings.push(("transaction_timeout", "0".to_owned()));
+    }
+    Ok(settings)
+}
+
+/// Say in the database that it is being loaded.
+pub async fn mark(session: &mut Session, snapshot: &str) -> Result<(), Error> {
+    let what = "marking the database as incomplete";
+    let comment = sql::literal("A restore is at work here, or has failed. If none is, drop this database: it is not whole.");
+    let row = sql::literal(snapshot);
+    for statement in [
+        format!("CREATE TABLE {MARKER_QUOTED} (snapshot text, began timestamptz)"),
+        format!("COMMENT ON TABLE {MARKER_QUOTED} IS {comment}"),
+        format!("INSERT INTO {MARKER_QUOTED} VALUES ({row}, pg_catalog.now())"),
+    ] {
+        session.execute(what, &statement).await?;
+    }
+    Ok(())
+}
+
+/// It is whole.
+pub async fn unmark(session: &mut Session) -> Result<(), Error> {
+    session
+        .execute("marking the database as complete", &format!("DROP TABLE {MARKER_QUOTED}"))
+        .await
+}
+
+/// An error when a load into this database has failed, or is at work.
+pub async fn refuse_incomplete(session: &mut Session) -> Result<(), Error> {
+    let what = "the look for a failed load";
+    let query = format!(
+        "SELECT pg_catalog.to_regclass({}) IS NOT NULL AS marked",
+        sql::literal(MARKER_QUOTED)
+    );
+    if !session.one::<Marked>(what, &query).await?.marked {
+        return Ok(());
+    }
+    let query = format!("SELECT snapshot, pg_catalog.date_trunc('second', began)::pg_catalog.text AS began FROM {MARKER_QUOTED}");
+    let found: Vec<Marker> = session.query(what, &query).await?;
+    Err(Error::Incomplete {
+        database: session.server().database.clone(),
+        restore: found
+            .first()
+            .map(|marker| format!("of snapshot {}, begun at {}", marker.snapshot, marker.began)),
+    })
+}
+
 /// Anything in a schema that is not the system's and not an extension's, and large objects, make a database not empty.
 pub async fn refuse_unless_empty(session: &mut Session) -> Result<(), Error> {
+    refuse_incomplete(session).await?;
     let objects: Vec<Object> = session.query("the look for tables in the target", OBJECTS).await?;
     if objects.is_empty() {
         return Ok(());
@@ -55,7 +143,8 @@ pub async fn refuse_unless_empty(session: &mut Session) -> Result<(), Error> {
 
 /// Make the database that `info` names, as Synapse demands it: UTF8, collation and ctype C, from `template0`.
 ///
-/// `false`: it is already there, and may or may not be empty. Source of the demands: Synapse's `docs/postgres.md`.
+/// It belongs to `owner` where that role exists and we may act for it, else to us. `false`: it is already there, and may
+/// or may not be empty. Source of the demands: Synapse's `docs/postgres.md`.
 pub async fn create_database(info: &ConnInfo, tools: &Tools, owner: Option<&str>) -> Result<bool, Error> {
     let Some(database) = info.database() else {
         return Err(Error::ConnInfo {
@@ -74,7 +163,13 @@ pub async fn create_database(info: &ConnInfo, tools: &Tools, owner: Option<&str>
         } else {
             ""
         };
-        let owner = owner.map_or_else(String::new, |owner| format!(" OWNER {}", sql::name(owner)));
+        let possible = match owner {
+            Some(owner) => ownership(&mut session, &[owner.to_owned()], &[]).await?.keep_owners,
+            None => false,
+        };
+        let owner = owner
+            .filter(|_| possible)
+            .map_or_else(String::new, |owner| format!(" OWNER {}", sql::name(owner)));
         let name = sql::name(database);
         let statement = format!("CREATE DATABASE {name}{owner} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0{provider}");
         session.execute("making the database", &statement).await?;
@@ -136,11 +231,6 @@ pub async fn empty_one_time_keys(session: &mut Session) -> Result<Vec<String>, E
             .await?;
     }
     Ok(names)
-}
-
-/// Let the planner know what was loaded: without it the first hours are slow.
-pub async fn analyze(session: &mut Session) -> Result<(), Error> {
-    session.execute("ANALYZE", "ANALYZE").await
 }
 
 const ONE_TIME_KEYS: &str = "SELECT 'table' AS kind, n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \

@@ -177,3 +177,20 @@ fn root_is_never_the_silent_user() {
     let not_root = Surroundings { run_as, ..plain() };
     assert_eq!(ConnInfo::parse("dbname=synapse", &not_root).unwrap().run_as, None);
 }
+
+#[test]
+fn settings_come_after_those_that_are_there() {
+    let mut surroundings = Surroundings::default();
+    surroundings.variables.insert("PGOPTIONS".into(), "-c work_mem=1MB".into());
+    let settings = [("synchronous_commit", "off".to_owned()), ("a.b", "c d".to_owned())];
+    for (text, expected) in [
+        ("dbname=x", r"options='-c work_mem=1MB -c synchronous_commit=off -c a.b=c\\ d'"),
+        (
+            "dbname=x options='-c jit=off'",
+            r"options='-c jit=off -c synchronous_commit=off -c a.b=c\\ d'",
+        ),
+    ] {
+        let info = ConnInfo::parse(text, &surroundings).unwrap().with_settings(&settings);
+        assert!(info.to_argument().contains(expected), "{}", info.to_argument());
+    }
+}

@@ -1,0 +1,157 @@
+//! Loading a database: definitions, all streams of rows side by side, indexes, and a comparison with what was dumped.
+//!
+//! Nothing goes over a temporary file. Triggers and foreign keys come after the rows, so the order of the streams does
+//! not matter. From its first statement to its last the database holds a table that says it is not whole.
+
+use anyhow::Context;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::Options;
+use super::databases::{Checked, archive_version};
+use crate::format::snapshot::{Database, Facts, Snapshot, Stream};
+use crate::ops::connect::LOCK_SECONDS;
+use crate::ops::{Error, Run};
+use crate::repo::reader::Reader;
+use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
+use crate::synapse::postgres::check::{self, Expected};
+use crate::synapse::postgres::load::{Load, LoadOptions};
+use crate::synapse::postgres::session::Purpose;
+use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, plan, target};
+
+/// A window is not smaller: frames are 4 MiB, and one that two windows share is read twice.
+const WINDOW_BYTES_MIN: u64 = 8 << 20;
+
+/// One load.
+struct Task<'a> {
+    reader: &'a Reader,
+    database: &'a Database,
+    /// With the settings that make it quick.
+    info: ConnInfo,
+    tools: &'a Tools,
+    options: &'a LoadOptions,
+    jobs: usize,
+    stage: String,
+    run: &'a Run<'a>,
+}
+
+/// Load one database, compare it, empty the one-time keys.
+pub(super) async fn load(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    checked: Checked,
+    options: &Options,
+    run: &Run<'_>,
+) -> anyhow::Result<String> {
+    let name = checked.target.database.name.clone();
+    load_one(reader, snapshot, &checked, options, run).await.with_context(|| {
+        let hint = "drop the half-loaded database and restore again; homeserver.yaml and the signing key were not written";
+        Error::failed(format!("database `{name}` could not be loaded, and is left half loaded"), hint)
+    })?;
+    Ok(name)
+}
+
+async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<()> {
+    let database = &checked.target.database;
+    let mut session = Session::open(&checked.target.info, &checked.tools, Purpose::Write, LOCK_SECONDS).await?;
+    let task = Task {
+        reader,
+        database,
+        info: checked.target.info.with_settings(&target::load_settings(&mut session).await?),
+        tools: &checked.tools,
+        options: &checked.options,
+        jobs: options.limits.load_jobs.max(1),
+        stage: format!("database {}", database.name),
+        run,
+    };
+    let bytes = database.streams.iter().map(|stream| stream.list.bytes).sum();
+    run.progress.stage(&task.stage, Some(bytes), None);
+    target::mark(&mut session, &snapshot.id.to_string()).await?;
+    match database.streams.split_first() {
+        Some((schema, rows)) if schema.name == plan::SCHEMA_STREAM => by_streams(&task, schema, rows).await?,
+        // As snapshots of earlier versions have it: one dump of everything.
+        _ => load_rows(&task, &database.streams, task.options).await?,
+    }
+    finish(&task, session).await?;
+    run.progress.done(&task.stage);
+    Ok(())
+}
+
+/// Definitions, rows, indexes.
+async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow::Result<()> {
+    let version = archive_version(task.database);
+    let bytes = task
+        .reader
+        .read_small(&schema.list, SCHEMA_BYTES_MAX)
+        .await
+        .context("read the definitions")?;
+    task.run.progress.advance(&task.stage, bytes.len() as u64, 0);
+    let archive = Archive::open(&bytes, &task.info, task.tools, version, task.options.clone()).await?;
+    drop(bytes);
+    warn(&archive.load(Section::BeforeData, 1).await.context("load the definitions")?);
+    let options = LoadOptions {
+        data_only: true,
+        ..task.options.clone()
+    };
+    load_rows(task, rows, &options).await?;
+    warn(&archive.load(Section::AfterData, task.jobs).await.context("build the indexes")?);
+    Ok(())
+}
+
+/// So many streams at once. The first failure drops the others, which ends their `pg_restore`s.
+async fn load_rows(task: &Task<'_>, streams: &[Stream], options: &LoadOptions) -> anyhow::Result<()> {
+    // Together their windows are as large as that of one stream alone, which `limits.memory` has room for.
+    let room = usize::try_from(task.reader.window_bytes() / WINDOW_BYTES_MIN).unwrap_or(usize::MAX);
+    let together = task.jobs.min(streams.len()).min(room).max(1);
+    let window_bytes = task.reader.window_bytes() / together as u64;
+    let work = streams.iter().map(|stream| async move {
+        let loading = load_stream(task, stream, options, window_bytes);
+        loading.await.with_context(|| format!("load the stream {}", stream.name))
+    });
+    stream::iter(work).buffer_unordered(together).try_collect().await
+}
+
+async fn load_stream(task: &Task<'_>, stream: &Stream, options: &LoadOptions, window_bytes: u64) -> anyhow::Result<()> {
+    let mut load = Load::start(&task.info, task.tools, archive_version(task.database), options.clone())?;
+    let mut windows = std::pin::pin!(task.reader.windows_within(&stream.list, window_bytes));
+    while let Some(window) = windows.next().await {
+        for (_, blob) in window.context("read the dump")? {
+            let blob = blob.context("the dump is damaged")?;
+            task.run.progress.advance(&task.stage, blob.len() as u64, 0);
+            load.write(blob).await?;
+        }
+    }
+    warn(&load.finish().await?.warnings);
+    Ok(())
+}
+
+fn warn(words: &str) {
+    if !words.is_empty() {
+        tracing::warn!("pg_restore: {}", words.trim_end());
+    }
+}
+
+/// Views, statistics, the comparison, the one-time keys; last of all the database is called whole.
+async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<()> {
+    let facts = &task.database.facts;
+    check::refresh(&mut session, &facts.materialized_views).await?;
+    let expected = expected(task.database, facts);
+    let mut second = Session::open(&task.info, task.tools, Purpose::Write, LOCK_SECONDS).await?;
+    futures::future::try_join(check::analyze(&mut second), check::compare(&mut session, &expected)).await?;
+    second.close().await;
+    target::empty_one_time_keys(&mut session).await?;
+    target::unmark(&mut session).await?;
+    session.close().await;
+    Ok(())
+}
+
+/// What the facts say that must be there: rows of all counted tables but those left out on purpose.
+fn expected(database: &Database, facts: &Facts) -> Expected {
+    let left_out = |table: &str| table.ends_with(&format!(".{}", dump::ONE_TIME_KEYS));
+    let counted = facts.tables.iter().filter_map(|(name, fact)| Some((name.clone(), fact.rows?)));
+    // In dumps of everything the facts may be read after the dump, and their sequences be ahead of it.
+    let by_streams = database.streams.first().is_some_and(|stream| stream.name == plan::SCHEMA_STREAM);
+    Expected {
+        rows: counted.filter(|(name, _)| !left_out(name)).collect(),
+        sequences: if by_streams { facts.sequences.clone() } else { Default::default() },
+    }
+}

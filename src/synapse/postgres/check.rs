@@ -1,0 +1,141 @@
+//! After the rows: views filled, the planner told, and what is there compared with what was dumped.
+//!
+//! Facts were read in the moment of the dump, so every counted table must have exactly that many rows, and no sequence
+//! may be behind. A difference is an error that names the table: it is a fault of a program, not of the data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::facts::measured;
+use super::session::Session;
+use super::{Error, sql};
+
+/// What must be there, by `schema.name` as the facts of a snapshot have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Rows of tables.
+    pub rows: BTreeMap<String, u64>,
+    /// Values that sequences must have reached.
+    pub sequences: BTreeMap<String, i64>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    schema: String,
+    name: String,
+}
+
+impl Named {
+    fn plain(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    fn quoted(&self) -> String {
+        sql::qualified(&self.schema, &self.name)
+    }
+}
+
+#[derive(Deserialize)]
+struct Sequence {
+    schema: String,
+    name: String,
+    value: Option<i64>,
+    rising: bool,
+}
+
+/// An error that names each table with another number of rows, and each sequence that is behind.
+pub async fn compare(session: &mut Session, expected: &Expected) -> Result<(), Error> {
+    let mut differences = rows(session, &expected.rows).await?;
+    differences.extend(sequences(session, &expected.sequences).await?);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Differs {
+        database: session.server().database.clone(),
+        differences,
+    })
+}
+
+async fn rows(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<Vec<String>, Error> {
+    let tables: Vec<Named> = session.query("the list of tables", TABLES).await?;
+    let known: BTreeSet<String> = tables.iter().map(Named::plain).collect();
+    let missing = expected.keys().filter(|name| !known.contains(*name));
+    let mut differences: Vec<String> = missing.map(|name| format!("the table {name} is missing")).collect();
+    let chosen: Vec<usize> = (0..tables.len()).filter(|at| expected.contains_key(&tables[*at].plain())).collect();
+    let count = |at: usize| format!("(SELECT pg_catalog.count(*) FROM ONLY {})", tables[at].quoted());
+    for one in measured(session, "the count of the rows", &chosen, count).await? {
+        let table = tables[one.ordinal].plain();
+        if let Some(wanted) = expected.get(&table).filter(|wanted| **wanted != one.value) {
+            differences.push(format!("{table} has {} rows, not {wanted}", one.value));
+        }
+    }
+    Ok(differences)
+}
+
+async fn sequences(session: &mut Session, expected: &BTreeMap<String, i64>) -> Result<Vec<String>, Error> {
+    let there: Vec<Sequence> = session.query("the values of the sequences", SEQUENCES).await?;
+    let there: BTreeMap<String, Sequence> = there.into_iter().map(|one| (format!("{}.{}", one.schema, one.name), one)).collect();
+    let behind = |(name, wanted): (&String, &i64)| match there.get(name) {
+        None => Some(format!("the sequence {name} is missing")),
+        Some(Sequence {
+            value: Some(value),
+            rising,
+            ..
+        }) if (value >= wanted) == *rising || value == wanted => None,
+        Some(Sequence { value, .. }) => {
+            let value = value.map_or_else(|| "its start".to_owned(), |value| value.to_string());
+            Some(format!("the sequence {name} is at {value}, behind {wanted}"))
+        }
+    };
+    Ok(expected.iter().filter_map(behind).collect())
+}
+
+/// Fill the materialized views that had rows, by `schema.name`; one that reads another waits for it.
+pub async fn refresh(session: &mut Session, populated: &[String]) -> Result<(), Error> {
+    let views: Vec<Named> = session.query("the list of materialized views", VIEWS).await?;
+    let mut waiting: Vec<String> = views
+        .iter()
+        .filter(|view| populated.contains(&view.plain()))
+        .map(Named::quoted)
+        .collect();
+    while !waiting.is_empty() {
+        let mut early = Vec::new();
+        let before = waiting.len();
+        let mut last = None;
+        for view in waiting {
+            let statement = format!("REFRESH MATERIALIZED VIEW {view}");
+            match session.execute(&format!("filling the view {view}"), &statement).await {
+                Ok(()) => {}
+                Err(error @ Error::Statement { .. }) if is_too_early(&error) => {
+                    early.push(view);
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        waiting = early;
+        match last {
+            Some(error) if waiting.len() == before => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// It reads a view that has not been filled yet.
+fn is_too_early(error: &Error) -> bool {
+    matches!(error, Error::Statement { sqlstate, .. } if sqlstate == "55000")
+}
+
+/// Let the planner know what was loaded: without it the first hours are slow.
+pub async fn analyze(session: &mut Session) -> Result<(), Error> {
+    session.execute("ANALYZE", "ANALYZE").await
+}
+
+const TABLES: &str = "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2";
+const SEQUENCES: &str = "SELECT schemaname AS schema, sequencename AS name, last_value AS value, increment_by > 0 AS rising \
+    FROM pg_catalog.pg_sequences";
+const VIEWS: &str = "SELECT schemaname AS schema, matviewname AS name FROM pg_catalog.pg_matviews WHERE schemaname !~ '^pg_' ORDER BY 1, 2";
