@@ -21,6 +21,8 @@ mod tree;
 
 #[path = "backup/dump.rs"]
 mod dump;
+#[path = "backup/faults.rs"]
+mod faults;
 #[path = "backup/media.rs"]
 mod media;
 #[path = "backup/repair.rs"]
