@@ -184,8 +184,6 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         keep_remote_media_rows: false,
         create_database: false,
         parts: all_parts(),
-        prefix: None,
-        resume: false,
         path_map: Vec::new(),
         container_path_map: Vec::new(),
         working_directory: None,
