@@ -162,6 +162,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         dry_run: false,
         late: true,
         prefix: None,
+        keep_remote_media_rows: false,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),
