@@ -228,6 +228,7 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         dry_run: false,
         late: false,
         prefix: None,
+        keep_remote_media_rows: false,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),
