@@ -249,7 +249,7 @@ async fn attempt(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt> {
-    let taken = take(writer, prepared, homeserver, options, run).await?;
+    let taken = Box::pin(take(writer, prepared, homeserver, options, run)).await?;
     run.progress.stage("commit", None, None);
     let finished = writer.finish().await.context("finish the packs")?;
     let mut relied = writer.relied();
@@ -310,7 +310,7 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         let Ok(rows) = rows_in.await else { return Ok(None) };
         take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
     };
-    let (config, databases, media) = futures::future::try_join3(config, databases, media).await?;
+    let (config, databases, media) = Box::pin(futures::future::try_join3(config, databases, media)).await?;
     let (media, damaged) = media.unzip();
     let time = match time.get() {
         Some(time) => *time,
