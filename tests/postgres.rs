@@ -16,6 +16,8 @@ mod load;
 mod media;
 #[path = "postgres/snapshot.rs"]
 mod snapshot;
+#[path = "postgres/streams.rs"]
+mod streams;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -52,7 +52,7 @@ async fn copy(from: &ConnInfo, to: &ConnInfo, options: LoadOptions, piece: usize
 
 /// Every row of every table, as a digest.
 pub(super) fn digests(database: &str) -> BTreeMap<String, String> {
-    let tables = "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND nspname !~ '^(pg_|information_schema)'";
+    let tables = "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND relispopulated AND nspname !~ '^(pg_|information_schema)'";
     let tables = shared().psql(database, tables);
     let digest = |table: &str| {
         shared().psql(
