@@ -6,14 +6,14 @@ use bytes::BytesMut;
 use synapse_backup::synapse::postgres::archive::{Archive, Section};
 use synapse_backup::synapse::postgres::check::{self, Expected};
 use synapse_backup::synapse::postgres::dump::{self, Content, Dump, DumpOptions};
-use synapse_backup::synapse::postgres::load::{Load, LoadOptions};
+use synapse_backup::synapse::postgres::load::{Content::Rows, Load, LoadOptions};
 use synapse_backup::synapse::postgres::outline::Outline;
 use synapse_backup::synapse::postgres::snapshot::{Snapshot, Table};
 use synapse_backup::synapse::postgres::target::{self, load_settings, mark, refuse_unless_empty, unmark};
 use synapse_backup::synapse::postgres::tools::Version;
 use synapse_backup::synapse::postgres::{Error, dump::ONE_TIME_KEYS};
 
-use super::load::{ALL, OURS, digests, facts_of};
+use super::load::{ALL, OURS, digests, digests_of, facts_of};
 use super::*;
 
 /// Further difficulties: a serial and an identity column, a table in a stream of its own that inherits, foreign keys in a
@@ -80,10 +80,7 @@ pub(super) async fn load_streams(
     let to = to.with_settings(&load_settings(&mut session).await?);
     let definitions = Archive::open(&streams["schema"], &to, tools, archive, options.clone()).await?;
     definitions.load(Section::BeforeData, 1).await?;
-    let options = LoadOptions {
-        data_only: true,
-        ..options
-    };
+    let options = LoadOptions { content: Rows, ..options };
     let rows = streams.iter().filter(|(name, _)| *name != "schema").map(|(_, bytes)| async {
         let mut load = Load::start(&to, tools, archive, options.clone())?;
         load.write(bytes.clone().freeze()).await?;
@@ -96,8 +93,8 @@ pub(super) async fn load_streams(
     Ok(definitions.left_out().to_vec())
 }
 
-fn expected(database: &str) -> BTreeMap<String, String> {
-    let mut expected = digests(database);
+pub(super) fn expected(cluster: &Cluster, database: &str) -> BTreeMap<String, String> {
+    let mut expected = digests_of(cluster, database);
     for (table, digest) in &mut expected {
         if table.ends_with(ONE_TIME_KEYS) {
             "0|".clone_into(digest);
@@ -117,14 +114,14 @@ fn definitions(database: &str) -> String {
         .join("\n")
 }
 
-fn difficult(cluster: &Cluster) -> String {
+pub(super) fn difficult(cluster: &Cluster) -> String {
     let source = homeserver(cluster);
     cluster.script(&source, "CREATE EXTENSION pg_trgm");
     cluster.script(&source, MORE);
     source
 }
 
-async fn views_of(info: &ConnInfo) -> Vec<String> {
+pub(super) async fn views_of(info: &ConnInfo) -> Vec<String> {
     let views = facts_of(info).await.materialized_views;
     views.into_iter().map(|view| format!("{}.{}", view.schema, view.name)).collect()
 }
@@ -156,7 +153,7 @@ async fn every_row_comes_back_by_streams_whatever_a_table_is_called() {
             .await
             .unwrap();
         assert_eq!(left_out.len(), usize::from(!superuser), "{left_out:?}");
-        assert_eq!(digests(&target), expected(&source));
+        assert_eq!(digests(&target), expected(cluster, &source));
         for query in [
             "SELECT string_agg(sequencename || ' ' || coalesce(last_value, 0), ',' ORDER BY sequencename) FROM pg_sequences",
             "SELECT encode(lo_get(4242), 'hex')",
