@@ -21,6 +21,10 @@ mod tree;
 
 #[path = "backup/dump.rs"]
 mod dump;
+#[path = "backup/faults.rs"]
+mod faults;
+#[path = "backup/forged.rs"]
+mod forged;
 #[path = "backup/media.rs"]
 mod media;
 #[path = "backup/repair.rs"]

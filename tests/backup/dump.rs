@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, shared};
 use crate::homeserver::{Home, copy_of, noise};
 use crate::hook::At;
 use crate::processes::{kill, of_database};
-use crate::rig::{backup, init, keys_of, listed, memory, options, run_with, ticking, try_backup, verify};
+use crate::rig::{backup, fresh_in, keys_of, listed, memory, options, run_with, try_backup, verify};
 
 /// A homeserver whose dump has some 50 MB that hardly compress, so that uploads are open when something happens to it.
 pub(crate) fn large() -> Home {
@@ -98,7 +98,7 @@ async fn a_dump_that_is_ended_half_way_fails_the_run_and_leaves_nothing() {
         let home = large();
         home.upload("LargeVideo00000000000001", &noise(1, 20 << 20));
         let memory = memory();
-        let repository = init(ticking(&memory)).await;
+        let repository = fresh_in(&memory).await;
         let hook = At::new("database synapse", HALF_WAY, end(&home));
         let ended = try_backup(&repository, &home, &run_with(&hook)).await;
         assert!(hook.was_done(), "{name}: the dump came to its middle");
@@ -115,7 +115,7 @@ async fn a_dump_that_is_ended_half_way_fails_the_run_and_leaves_nothing() {
 async fn a_moment_that_is_lost_half_way_gives_a_whole_snapshot_or_none() {
     let home = large();
     let memory = memory();
-    let repository = init(ticking(&memory)).await;
+    let repository = fresh_in(&memory).await;
     let hook = At::new("database synapse", HALF_WAY, end_backends(&home, "state = 'idle in transaction'"));
     match try_backup(&repository, &home, &run_with(&hook)).await {
         // The dump had joined the moment and goes on without whoever exported it.
@@ -133,7 +133,7 @@ async fn a_server_that_is_stopped_half_way_fails_the_run_and_leaves_nothing() {
     let home = Home::bare(cluster);
     grow(&home);
     let memory = memory();
-    let repository = init(ticking(&memory)).await;
+    let repository = fresh_in(&memory).await;
     let hook = At::new("database synapse", HALF_WAY, || cluster.stop_immediately());
     let error = try_backup(&repository, &home, &run_with(&hook)).await.unwrap_err();
     let words = ["immediate shutdown", "server closed the connection", "terminating connection"];
@@ -149,7 +149,7 @@ async fn a_server_that_is_stopped_half_way_fails_the_run_and_leaves_nothing() {
 async fn an_earlier_snapshot_is_untouched_by_a_run_that_fails() {
     let home = large();
     let memory = memory();
-    let repository = init(ticking(&memory)).await;
+    let repository = fresh_in(&memory).await;
     let first = backup(&repository, &home).await.snapshot.unwrap();
     grow_again(&home);
     let hook = At::new("database synapse", HALF_WAY, ENDS[0].1(&home));
@@ -201,7 +201,7 @@ async fn a_pg_dump_that_is_not_what_it_should_be_is_an_error_with_its_words() {
     for (name, script, words) in cases {
         let home = Home::new();
         let memory = memory();
-        let repository = init(ticking(&memory)).await;
+        let repository = fresh_in(&memory).await;
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut options: Options = options();
@@ -242,7 +242,7 @@ async fn a_database_that_cannot_be_reached_is_told_with_its_reason() {
     for (from, to, words) in cases {
         let home = Home::new();
         let memory = memory();
-        let repository = init(ticking(&memory)).await;
+        let repository = fresh_in(&memory).await;
         let yaml = fs::read_to_string(home.at("etc/homeserver.yaml")).unwrap();
         home.write("etc/homeserver.yaml", yaml.replacen(from, to, 1).as_bytes());
         let error = try_backup(&repository, &home, &crate::rig::run()).await.unwrap_err();

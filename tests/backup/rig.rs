@@ -47,7 +47,12 @@ pub(crate) fn ticking(memory: &Arc<Memory>) -> Arc<dyn Store> {
 
 /// A repository in a store of its own.
 pub(crate) async fn fresh() -> Repository {
-    init(ticking(&memory())).await
+    fresh_in(&memory()).await
+}
+
+/// A new repository in this store.
+pub(crate) async fn fresh_in(memory: &Arc<Memory>) -> Repository {
+    init(ticking(memory)).await
 }
 
 /// The same objects in another store of the same time.
@@ -178,6 +183,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         parts: all_parts(),
         prefix: None,
         resume: false,
+        keep_remote_media_rows: false,
         path_map: Vec::new(),
         container_path_map: Vec::new(),
         working_directory: None,
