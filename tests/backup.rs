@@ -27,6 +27,8 @@ mod faults;
 mod forged;
 #[path = "backup/media.rs"]
 mod media;
+#[path = "backup/names.rs"]
+mod names;
 #[path = "backup/repair.rs"]
 mod repair;
 #[path = "backup/restore.rs"]
