@@ -241,6 +241,10 @@ pub(super) struct Cat {
     pub(super) item: String,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and they are independent"
+)]
 #[derive(ClapArgs)]
 pub(super) struct Restore {
     /// Id prefix, `latest` or `latest:SERVER_NAME`.
