@@ -156,6 +156,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         owner: Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
         dry_run: false,
         late: true,
+        keep_remote_media_rows: false,
         prefix: None,
         resume: false,
         limits: LIMITS,

@@ -260,6 +260,9 @@ pub(super) struct Restore {
     /// With `--only media`: only media whose name begins so (as `ls` prints it, or an mxc address).
     #[arg(long, value_name = "PREFIX")]
     pub(super) prefix: Option<String>,
+    /// Leave the rows of other servers' media although their files are not in the snapshot: Synapse then answers 404 for them.
+    #[arg(long)]
+    pub(super) keep_remote_media_rows: bool,
     /// Go on with a restore that was interrupted: leave alone what is there with the right bytes.
     #[arg(long)]
     pub(super) resume: bool,

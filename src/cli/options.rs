@@ -78,6 +78,7 @@ impl Given<'_> {
             create_database: words.create_database,
             parts: parts(&words.only),
             prefix: media_prefix(words)?,
+            keep_remote_media_rows: words.keep_remote_media_rows,
             resume: words.resume,
             path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
             container_path_map: self.settings.synapse.path_map(),

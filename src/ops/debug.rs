@@ -86,6 +86,7 @@ impl Debug for restore::Options {
             create_database,
             parts,
             prefix,
+            keep_remote_media_rows,
             resume,
             path_map,
             container_path_map,
@@ -103,6 +104,7 @@ impl Debug for restore::Options {
             .field("create_database", create_database)
             .field("parts", parts)
             .field("prefix", prefix)
+            .field("keep_remote_media_rows", keep_remote_media_rows)
             .field("resume", resume)
             .field("path_map", path_map)
             .field("container_path_map", container_path_map)
@@ -184,6 +186,7 @@ mod tests {
             working_directory: None,
             settings_databases: databases(),
             owner: None,
+            keep_remote_media_rows: false,
             resume: false,
             prefix: None,
             dry_run: false,

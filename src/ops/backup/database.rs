@@ -16,10 +16,12 @@ use tokio::sync::oneshot;
 
 use super::spool::{Rows, Spool};
 use super::{DatabaseReport, Options};
-use crate::format::snapshot::{Database, Facts, Stream, StreamFormat, TableFact};
+use crate::format::list::List;
+use crate::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, TableFact};
 use crate::ops::connect::{LOCK_SECONDS, Source};
 use crate::ops::{Limits, Part, Run};
-use crate::repo::writer::{self, Stored, Writer};
+use crate::repo::reader::Reader;
+use crate::repo::writer::{self, Alongside, Stored, Writer};
 use crate::synapse::media::{MediaChoice, MediaKind, MediaTables};
 use crate::synapse::postgres::dump::{self, Dump, DumpOptions};
 use crate::synapse::postgres::facts::{self, COUNTED_BYTES_MAX};
@@ -46,6 +48,8 @@ pub(super) struct Task<'a> {
     pub(super) options: &'a Options,
     /// The store's time when the first moment was exported.
     pub(super) time: &'a OnceLock<Timestamp>,
+    /// The last snapshot, where the index did not fit into memory: its lists are read alongside.
+    pub(super) alongside: Option<(&'a Reader, &'a Snapshot)>,
     pub(super) run: &'a Run<'a>,
 }
 
@@ -176,11 +180,21 @@ async fn dump_stream(dump: &DumpTask<'_>, planned: PlannedStream) -> anyhow::Res
     };
     let what = format!("{}, stream {}", dump.stage, planned.name);
     let advance = |bytes| task.run.progress.advance(&dump.stage, bytes, 0);
-    let stored = task.writer.store_stream(&what, &mut reading, None, &advance).await?;
+    let previous = task
+        .alongside
+        .and_then(|(reader, snapshot)| Some((reader, list_of(snapshot, &source.name, &planned.name)?)));
+    let alongside = previous.map(|(reader, list)| Alongside::new(reader, list));
+    let stored = task.writer.store_stream(&what, &mut reading, alongside, &advance).await?;
     if !reading.dump.warnings().is_empty() {
         tracing::debug!("pg_dump, stream {}: {}", planned.name, reading.dump.warnings());
     }
     Ok(Dumped { planned, stored, pg_dump })
+}
+
+/// The list that a stream had in an earlier snapshot.
+fn list_of<'a>(snapshot: &'a Snapshot, database: &str, stream: &str) -> Option<&'a List> {
+    let database = snapshot.databases.iter().find(|one| one.name == database)?;
+    database.streams.iter().find(|one| one.name == stream).map(|one| &one.list)
 }
 
 /// The media rows of this moment, at database speed.

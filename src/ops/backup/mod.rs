@@ -269,11 +269,20 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         let Some(tools) = &prepared.tools else {
             return Ok(StoredDatabases::default());
         };
+        let limits = options.limits;
+        let reader = Reader::with_catalog(
+            writer.repository(),
+            Arc::clone(&prepared.catalog),
+            limits.memory_bytes / 8,
+            limits.connections,
+        );
+        let previous = prepared.previous.as_ref().filter(|_| prepared.catalog.truncated);
         let task = database::Task {
             writer,
             tools,
             options,
             time: &time,
+            alongside: previous.map(|loaded| (&reader, &loaded.snapshot)),
             run,
         };
         database::store_databases(&task, &prepared.sources, rows_out).await

@@ -4,6 +4,7 @@
 //! federates, it stands in the sentence.
 
 use super::Options;
+use super::load::forgets_remote_media;
 use crate::format::snapshot::{ConfigRole, Snapshot};
 
 /// The steps, in order.
@@ -42,7 +43,7 @@ pub(super) fn next_steps(snapshot: &Snapshot, options: &Options) -> Vec<String> 
     steps.push(format!(
         "ask it: /health, /_matrix/key/v2/server (expect the key above), and log in as a user of {server}"
     ));
-    if snapshot.media.as_ref().is_some_and(|media| !media.included.remote) {
+    if forgets_remote_media(snapshot) && options.keep_remote_media_rows {
         steps.push(
             "remote media are not in this snapshot, and Synapse answers 404 for them until their rows are gone: \
              POST /_synapse/admin/v1/purge_media_cache?before_ts=<now in ms> as an admin"

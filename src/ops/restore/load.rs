@@ -30,6 +30,8 @@ struct Task<'a> {
     tools: &'a Tools,
     options: &'a LoadOptions,
     jobs: usize,
+    /// Remote media are not in the snapshot: their rows must go too.
+    forget_remote_media: bool,
     stage: String,
     run: &'a Run<'a>,
 }
@@ -60,6 +62,7 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
         tools: &checked.tools,
         options: &checked.options,
         jobs: options.limits.load_jobs.max(1),
+        forget_remote_media: !options.keep_remote_media_rows && forgets_remote_media(snapshot),
         stage: format!("database {}", database.name),
         run,
     };
@@ -124,6 +127,11 @@ async fn load_stream(task: &Task<'_>, stream: &Stream, options: &LoadOptions, wi
     Ok(())
 }
 
+/// Files of remote media are not among what this snapshot brings back.
+pub(super) fn forgets_remote_media(snapshot: &Snapshot) -> bool {
+    !snapshot.media.as_ref().is_some_and(|media| media.included.remote)
+}
+
 fn warn(words: &str) {
     if !words.is_empty() {
         tracing::warn!("pg_restore: {}", words.trim_end());
@@ -139,6 +147,10 @@ async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<()> {
     futures::future::try_join(check::analyze(&mut second), check::compare(&mut session, &expected)).await?;
     second.close().await;
     target::empty_one_time_keys(&mut session).await?;
+    if task.forget_remote_media {
+        let count = target::forget_remote_media(&mut session).await?;
+        tracing::info!("{count} cached media of other servers were forgotten, since their files are not in the snapshot");
+    }
     target::unmark(&mut session).await?;
     session.close().await;
     Ok(())

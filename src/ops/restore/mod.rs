@@ -45,6 +45,8 @@ pub struct Options {
     pub parts: Parts,
     /// `--prefix PATH`: only media whose path in the store begins so.
     pub prefix: Option<String>,
+    /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
+    pub keep_remote_media_rows: bool,
     /// `--resume`: leave alone what is there already with the right bytes, and write the rest.
     pub resume: bool,
     /// `--path-map OLD=NEW`, applied before `to`.

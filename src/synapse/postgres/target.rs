@@ -233,6 +233,43 @@ pub async fn empty_one_time_keys(session: &mut Session) -> Result<Vec<String>, E
     Ok(names)
 }
 
+/// Forget which remote media were cached, but for quarantined ones: without their files Synapse would answer 404 for
+/// them for ever, since its row says that it has them. Gives how many.
+///
+/// One statement, and so one transaction. As Synapse's "Purge Remote Media API" does it; element-hq/synapse#1555.
+pub async fn forget_remote_media(session: &mut Session) -> Result<u64, Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        schema: String,
+    }
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
+    let mut forgotten = 0;
+    let tables: Vec<Found> = session.query("the look for remote media", REMOTE_MEDIA).await?;
+    for Found { schema } in tables {
+        let (media, thumbnails) = (
+            sql::qualified(&schema, "remote_media_cache"),
+            sql::qualified(&schema, "remote_media_cache_thumbnails"),
+        );
+        let query = format!("SELECT pg_catalog.count(*) AS count FROM {media} WHERE quarantined_by IS NULL");
+        forgotten += session.one::<Count>("the count of remote media", &query).await?.count;
+        let statement = format!(
+            "WITH gone AS (DELETE FROM {media} WHERE quarantined_by IS NULL RETURNING media_origin, media_id) \
+             DELETE FROM {thumbnails} AS t USING gone WHERE t.media_origin = gone.media_origin AND t.media_id = gone.media_id"
+        );
+        session.execute("forgetting remote media", &statement).await?;
+    }
+    Ok(forgotten)
+}
+
+/// Schemas that have both tables.
+const REMOTE_MEDIA: &str = "SELECT n.nspname AS schema FROM pg_catalog.pg_class AS c \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE c.relname IN ('remote_media_cache', 'remote_media_cache_thumbnails') AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' \
+    GROUP BY 1 HAVING pg_catalog.count(*) = 2";
+
 const ONE_TIME_KEYS: &str = "SELECT 'table' AS kind, n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     WHERE c.relname = 'e2e_one_time_keys_json' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' ORDER BY 2";
