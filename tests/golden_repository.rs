@@ -168,6 +168,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test is told by its environment whether to write")]
 async fn the_writer_of_today_makes_the_same_content() {
     let (objects, expected) = build::repository().await;
     let scratch = tempfile::tempdir().unwrap();

@@ -242,6 +242,7 @@ pub(super) struct Cat {
 }
 
 #[derive(ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Restore {
     /// Id prefix, `latest` or `latest:SERVER_NAME`.
     pub(super) snapshot: String,

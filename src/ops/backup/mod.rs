@@ -235,7 +235,7 @@ async fn attempt(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt> {
-    let taken = take(writer, prepared, homeserver, options, run).await?;
+    let taken = Box::pin(take(writer, prepared, homeserver, options, run)).await?;
     run.progress.stage("commit", None, None);
     let finished = writer.finish().await.context("finish the packs")?;
     let mut relied = writer.relied();
@@ -287,11 +287,11 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         };
         database::store_databases(&task, &prepared.sources, rows_out).await
     };
-    let media = async {
+    let media = Box::pin(async {
         // No rows: media were not asked for, or the database part has failed and says so itself.
         let Ok(rows) = rows_in.await else { return Ok(None) };
         take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
-    };
+    });
     let (config, databases, media) = futures::future::try_join3(config, databases, media).await?;
     let time = match time.get() {
         Some(time) => *time,

@@ -3,6 +3,8 @@
 //! Nothing goes over a temporary file. Triggers and foreign keys come after the rows, so the order of the streams does
 //! not matter. From its first statement to its last the database holds a table that says it is not whole.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -164,6 +166,6 @@ fn expected(database: &Database, facts: &Facts) -> Expected {
     let by_streams = database.streams.first().is_some_and(|stream| stream.name == plan::SCHEMA_STREAM);
     Expected {
         rows: counted.filter(|(name, _)| !left_out(name)).collect(),
-        sequences: if by_streams { facts.sequences.clone() } else { Default::default() },
+        sequences: if by_streams { facts.sequences.clone() } else { BTreeMap::default() },
     }
 }
