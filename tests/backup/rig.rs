@@ -191,6 +191,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         owner: None,
         dry_run: false,
         late: false,
+        keep_remote_media_rows: false,
         limits: LIMITS,
         tools: tools(),
     }
