@@ -163,7 +163,6 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         late: true,
         keep_remote_media_rows: false,
         prefix: None,
-        keep_remote_media_rows: false,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),

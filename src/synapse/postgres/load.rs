@@ -26,7 +26,6 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// How to load.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each stands for an argument of pg_restore")]
 pub struct LoadOptions {
     /// Objects get the owners that the dump names; else they belong to our role, or to `role`.
     pub keep_owners: bool,

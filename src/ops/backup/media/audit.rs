@@ -33,7 +33,6 @@ impl AuditShare {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
             reason = "clamped to 0..=100 percent of a million"
         )]
         let parts = (percent.clamp(0.0, 100.0) / 100.0 * f64::from(PARTS)).round() as u64;
