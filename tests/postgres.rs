@@ -14,8 +14,14 @@ mod dump;
 mod load;
 #[path = "postgres/media.rs"]
 mod media;
+#[path = "postgres/places.rs"]
+mod places;
 #[path = "postgres/snapshot.rs"]
 mod snapshot;
+#[path = "postgres/streams.rs"]
+mod streams;
+#[path = "postgres/versions.rs"]
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +55,10 @@ fn connect(pairs: &[(&str, &str)]) -> ConnInfo {
 
 /// Over the socket, where everybody is trusted.
 fn socket(database: &str, user: &str) -> ConnInfo {
-    let cluster = shared();
+    socket_of(shared(), database, user)
+}
+
+fn socket_of(cluster: &Cluster, database: &str, user: &str) -> ConnInfo {
     connect(&[
         ("dbname", database),
         ("user", user),
