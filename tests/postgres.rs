@@ -14,6 +14,8 @@ mod dump;
 mod load;
 #[path = "postgres/media.rs"]
 mod media;
+#[path = "postgres/places.rs"]
+mod places;
 #[path = "postgres/snapshot.rs"]
 mod snapshot;
 #[path = "postgres/streams.rs"]

@@ -229,7 +229,6 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         late: false,
         keep_remote_media_rows: false,
         prefix: None,
-        keep_remote_media_rows: false,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),

@@ -82,9 +82,50 @@ impl Cluster {
         Self::start_in(directory, &copy.join("bin"), owner, "")
     }
 
-    #[expect(clippy::zombie_processes, reason = "a test that cannot start its cluster ends here")]
+    /// A replica of this one, with further lines for its postgresql.conf.
+    pub fn replica(&self, settings: &str) -> Self {
+        let owner = owner();
+        let directory = directory(&owner);
+        run(as_owner(&self.bin.join("pg_basebackup"), &owner, &directory)
+            .env("PGHOST", &self.socket)
+            .args(["--username", SUPERUSER, "--port", &self.port.to_string()])
+            .args([
+                "--write-recovery-conf",
+                "--wal-method=stream",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--pgdata",
+            ])
+            .arg(directory.join("data")));
+        Self::launch(directory, &find_bin(), owner, settings)
+    }
+
+    /// A pgbouncer in transaction mode before it, on the same folder for sockets; its port. It ends with the cluster's watcher.
+    pub fn pooler(&self) -> u16 {
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+        let program = program.iter().map(Path::new).find(|path| path.is_file());
+        let program = program.expect("no pgbouncer: run scripts/setup pgbouncer");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = self.socket.display();
+        let users = self.socket.join("users.txt");
+        fs::write(&users, format!("\"{SUPERUSER}\" \"\"\n")).unwrap();
+        let text = format!(
+            "[databases]\n* = host={folder} port={}\n[pgbouncer]\nlisten_port = {port}\nunix_socket_dir = {folder}\n\
+             auth_type = trust\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = 5\n\
+             pidfile = {folder}/pgbouncer.pid\nlogfile = {folder}/pgbouncer.log\n",
+            self.port,
+            users.display()
+        );
+        let config = self.socket.join("pgbouncer.ini");
+        fs::write(&config, text).unwrap();
+        if is_root() {
+            chown(&config, Some(self.owner.uid), Some(self.owner.gid)).unwrap();
+        }
+        run(as_owner(program, &self.owner, &self.socket).arg("--daemon").arg(&config));
+        port
+    }
+
     fn start_in(directory: PathBuf, bin: &Path, owner: Account, settings: &str) -> Self {
-        let watcher = watch(bin, &directory, &owner);
         let data = directory.join("data");
         run(as_owner(&bin.join("initdb"), &owner, &directory)
             .args([
@@ -97,8 +138,17 @@ impl Cluster {
                 "--pgdata",
             ])
             .arg(&data));
-        let hba = "local peer_only all peer\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        let hba = "local peer_only all peer\nlocal all,replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), hba).unwrap();
+        let cluster = Self::launch(directory, bin, owner, settings);
+        cluster.psql("postgres", "CREATE DATABASE peer_only");
+        cluster
+    }
+
+    #[expect(clippy::zombie_processes, reason = "a test that cannot start its cluster ends here")]
+    fn launch(directory: PathBuf, bin: &Path, owner: Account, settings: &str) -> Self {
+        let watcher = watch(bin, &directory, &owner);
+        let data = directory.join("data");
         let socket = directory.clone();
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -118,7 +168,7 @@ impl Cluster {
                 .arg("--pgdata")
                 .arg(&data);
             if start.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success() {
-                let cluster = Self {
+                return Self {
                     bin: find_bin(),
                     socket,
                     port,
@@ -126,8 +176,6 @@ impl Cluster {
                     next: AtomicU32::new(0),
                     watcher,
                 };
-                cluster.psql("postgres", "CREATE DATABASE peer_only");
-                return cluster;
             }
         }
         panic!(
@@ -305,8 +353,7 @@ fn run(command: &mut Command) {
 
 /// Waits for the end of the test program, which closes the pipe, then stops the server and removes everything.
 fn watch(bin: &Path, directory: &Path, owner: &Account) -> Child {
-    let script =
-        "trap '' INT TERM HUP; read nothing; \"$0\" stop --mode=immediate --silent --pgdata=\"$1/data\" >/dev/null 2>&1; rm -rf \"$1\"";
+    let script = "trap '' INT TERM HUP; read nothing; [ -f \"$1/pgbouncer.pid\" ] && kill \"$(cat \"$1/pgbouncer.pid\")\"; \"$0\" stop --mode=immediate --silent --pgdata=\"$1/data\" >/dev/null 2>&1; rm -rf \"$1\"";
     let mut command = as_owner(Path::new("/bin/sh"), owner, Path::new("/"));
     command
         .arg("-c")

@@ -315,7 +315,9 @@ fn connect_hint(message: &str) -> Option<String> {
 }
 
 fn lost_hint(message: &str) -> &'static str {
-    if message.contains("administrator command") {
+    if message.contains("conflict with recovery") {
+        "a replica cancels long reads: raise max_standby_streaming_delay there, or dump from the primary"
+    } else if message.contains("administrator command") {
         "somebody ended our session (pg_terminate_backend) or the server was stopped: run again"
     } else {
         "see the log of the server for the reason, and run again"

@@ -76,7 +76,12 @@ impl Outline {
     /// keys are in none.
     pub fn streams(&self, snapshot: &Snapshot, jobs: usize) -> Vec<PlannedStream> {
         let tables = snapshot.tables();
-        let dumped = |at: usize| !tables[at].partitioned && tables[at].name != dump::ONE_TIME_KEYS;
+        // A replica has no rows of unlogged tables.
+        let replica = snapshot.session.server().in_recovery;
+        let dumped = |at: usize| {
+            let table = &tables[at];
+            !table.partitioned && table.name != dump::ONE_TIME_KEYS && !(replica && table.unlogged)
+        };
         let sizes: Vec<u64> = (0..tables.len())
             .map(|at| if dumped(at) { self.table_bytes[at] } else { 0 })
             .collect();
