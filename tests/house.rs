@@ -5,6 +5,7 @@
 //! reason in the commit's message.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -380,6 +381,33 @@ fn every_test_that_the_architecture_names_exists() {
     refuse(&missing, "ARCHITECTURE.md names tests that do not exist. Was one renamed?");
 }
 
+/// `B4`, `G1`, and `B4a` as `B4`: the names of the protocol's rules in a text.
+fn rules_named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let rule = |word: &str| match word.as_bytes() {
+        [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9'] | [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9', b'a'..=b'c'] => {
+            Some(word[..2].to_owned())
+        }
+        _ => None,
+    };
+    words.filter_map(rule).collect()
+}
+
+#[test]
+fn every_rule_that_the_code_names_stands_in_the_protocol() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md")).unwrap();
+    let heads = text.lines().filter_map(|line| line.strip_prefix("**")?.split([' ', '.']).next());
+    let rules: BTreeSet<String> = heads.flat_map(rules_named).collect();
+    let named: BTreeSet<String> = sources_in("src").iter().flat_map(|source| rules_named(&source.text)).collect();
+    let unknown: Vec<String> = named.difference(&rules).cloned().collect();
+    refuse(&unknown, "The code names rules that docs/protocol.md does not have:");
+    // Those of prune and compaction come with retention.
+    let kept = rules.iter().filter(|rule| !rule.starts_with(['P', 'C']));
+    let nowhere: Vec<String> = kept.filter(|rule| !named.contains(*rule)).cloned().collect();
+    refuse(&nowhere, "docs/protocol.md says that these rules are kept, but no code names them:");
+    assert!(rules.len() >= 26, "a rule's head is not recognised: {rules:?}");
+}
+
 // The rules themselves are held by planted breaks: a rule that finds nothing would look like a clean house.
 
 #[test]
@@ -445,5 +473,16 @@ fn a_planted_print_is_found_and_a_lookalike_is_not() {
         ("my_println!(\"x\");", false),
     ] {
         assert_eq!(ONLY_CLI.iter().any(|(call, _)| mentions(line, call)), found, "{line}");
+    }
+}
+
+#[test]
+fn names_of_rules_are_found_and_lookalikes_are_not() {
+    for (text, found) in [
+        ("/// B4: check, as (G1) says", vec!["B4", "G1"]),
+        ("B4a to B6.", vec!["B4", "B6"]),
+        ("PG15 b4 B44 R2_KEY xB4 4B", vec![]),
+    ] {
+        assert_eq!(rules_named(text).into_iter().collect::<Vec<_>>(), found, "{text}");
     }
 }

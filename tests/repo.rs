@@ -4,11 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "repo/hook.rs"]
+mod hook;
 #[path = "repo/rig.rs"]
 mod rig;
 
+#[path = "repo/damage.rs"]
+mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
+#[path = "repo/protocol.rs"]
+mod protocol;
 #[path = "repo/round_trip.rs"]
 mod round_trip;
 #[path = "repo/secrets.rs"]

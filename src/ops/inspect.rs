@@ -11,7 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::items::{self, Found, stop_if_cancelled};
 use super::{Limits, Run};
 use crate::format::manifest::MediaEntry;
-use crate::format::snapshot::{ConfigKind, Problem, ProblemKind, Snapshot};
+use crate::format::snapshot::{ConfigItem, ConfigKind, Problem, ProblemKind, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
 
@@ -174,7 +174,8 @@ pub async fn ls(
 ) -> anyhow::Result<()> {
     let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
     let mut small: Vec<ItemLine> = Vec::new();
-    for item in found.config.iter().filter(|item| item.kind == ConfigKind::File) {
+    let has_bytes = |item: &&ConfigItem| item.kind == ConfigKind::File && item.sha256.is_some();
+    for item in found.config.iter().filter(has_bytes) {
         small.push(ItemLine {
             name: items::config_name(item),
             bytes: item.bytes,

@@ -10,7 +10,7 @@ use super::{Error, Run};
 use crate::format::ItemPath;
 use crate::format::list::List;
 use crate::format::manifest::{MediaEntry, Shard, ShardRef, decode_shard, decode_shard_ref};
-use crate::format::snapshot::{ConfigItem, Media, Problem, ProblemKind, Snapshot};
+use crate::format::snapshot::{ConfigItem, ConfigKind, Media, Problem, ProblemKind, Snapshot};
 use crate::repo;
 use crate::repo::reader::{Reader, Wanted};
 
@@ -150,7 +150,7 @@ pub(crate) async fn find<'a>(reader: &Reader, snapshot: &'a Snapshot, name: &str
         None => name.to_owned(),
     };
     if let Some(item) = snapshot.config.iter().find(|item| config_name(item) == name) {
-        return Ok(Found::List(&item.list));
+        return config_bytes(item).map(Found::List);
     }
     for database in &snapshot.databases {
         for stream in &database.streams {
@@ -166,6 +166,24 @@ pub(crate) async fn find<'a>(reader: &Reader, snapshot: &'a Snapshot, name: &str
     }
     let hint = "`synapse-backup ls SNAPSHOT [PREFIX]` lists the items";
     Err(Error::failed(format!("no item `{}` in snapshot {}", name.escape_debug(), snapshot.id), hint).into())
+}
+
+/// A link, a folder, and a file that could not be read have no bytes; an empty file has none either, and is fine.
+fn config_bytes(item: &ConfigItem) -> anyhow::Result<&List> {
+    let shown = |path: &ItemPath| path.to_string().escape_debug().to_string();
+    let (message, hint) = match (item.kind, &item.target) {
+        (ConfigKind::File, _) if item.sha256.is_some() => return Ok(&item.list),
+        (ConfigKind::File, _) => (
+            format!("{} was not saved", shown(&item.path)),
+            "`show --problems` says why; an older snapshot may have it",
+        ),
+        (ConfigKind::Symlink, Some(target)) => (
+            format!("{} is a link to {}", shown(&item.path), shown(target)),
+            "ask for what it leads to; `ls` lists the items that have bytes",
+        ),
+        _ => (format!("{} is no file", shown(&item.path)), "`ls` lists the items that have bytes"),
+    };
+    Err(Error::failed(message, hint).into())
 }
 
 async fn find_media(reader: &Reader, media: &Media, path: &str, run: &Run<'_>) -> anyhow::Result<Option<(MediaEntry, Vec<Wanted>)>> {

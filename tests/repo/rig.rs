@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use synapse_backup::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, Totals};
 use synapse_backup::ops::verify::{self, Report};
-use synapse_backup::ops::{Limits, Run};
+use synapse_backup::ops::{self, Limits, Run, Tools};
 use synapse_backup::progress::Quiet;
 use synapse_backup::repo::commit::{self, CheckFailed};
 use synapse_backup::repo::reader::Reader;
@@ -188,5 +188,49 @@ pub(crate) fn run() -> Run<'static> {
     Run {
         progress: &Quiet,
         cancel: CancellationToken::new(),
+    }
+}
+
+/// A backup of everything, as it is without settings and flags.
+pub(crate) fn backup_options() -> ops::backup::Options {
+    ops::backup::Options {
+        parts: ops::all_parts(),
+        tags: Vec::new(),
+        full: false,
+        audit_percent: 0.0,
+        accepted_losses: std::collections::HashSet::new(),
+        media_time: None,
+        dry_run: false,
+        thumbnails: true,
+        remote: false,
+        url_cache: false,
+        limits: LIMITS,
+        tools: Tools::default(),
+        databases: Vec::new(),
+        spool_folder: "/var/tmp".into(),
+        synapse_version: None,
+        tool_version: "0".into(),
+    }
+}
+
+/// A restore of everything to where it was.
+pub(crate) fn restore_options() -> ops::restore::Options {
+    ops::restore::Options {
+        to: None,
+        databases: Vec::new(),
+        create_database: false,
+        parts: ops::all_parts(),
+        path_map: Vec::new(),
+        container_path_map: Vec::new(),
+        working_directory: None,
+        settings_databases: Vec::new(),
+        owner: None,
+        dry_run: false,
+        late: false,
+        prefix: None,
+        keep_remote_media_rows: false,
+        resume: false,
+        limits: LIMITS,
+        tools: Tools::default(),
     }
 }

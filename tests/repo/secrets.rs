@@ -1,13 +1,11 @@
 //! A password that is planted wherever one can be told comes out of no error and no report (invariant 9).
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 use synapse_backup::ops::restore::DatabaseTarget;
 use synapse_backup::ops::{Part, Tools, backup, doctor, restore};
 use synapse_backup::synapse::{Homeserver, MediaStore};
 
-use crate::rig::{self, Bytes, LIMITS, init, memory, noise, run};
+use crate::rig::{self, Bytes, init, memory, noise, run};
 
 const SECRET: &str = "hunter2";
 
@@ -68,42 +66,18 @@ async fn no_error_repeats_a_connection_string() {
     rig::backup(&repository, &mut Bytes::new(&noise(1, 1000))).await.unwrap();
     for text in CONNECTIONS {
         let restore = restore::Options {
-            to: None,
             databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(text.into()))],
-            create_database: false,
             parts: [Part::Database].into(),
-            path_map: Vec::new(),
-            container_path_map: Vec::new(),
-            working_directory: None,
-            settings_databases: Vec::new(),
-            owner: None,
-            keep_remote_media_rows: false,
-            resume: false,
-            prefix: None,
-            dry_run: false,
-            late: false,
-            limits: LIMITS,
             tools: tools(),
+            ..rig::restore_options()
         };
         let error = restore::restore(&repository, "latest", &restore, &run()).await.unwrap_err();
         assert!(!shown(&error).contains(SECRET), "restore, {text}: {}", shown(&error));
         let backup = backup::Options {
             parts: [Part::Database].into(),
-            tags: Vec::new(),
-            full: false,
-            audit_percent: 0.0,
-            accepted_losses: std::collections::HashSet::new(),
-            media_time: None,
-            dry_run: false,
-            thumbnails: true,
-            remote: false,
-            url_cache: false,
-            limits: LIMITS,
             tools: tools(),
             databases: vec![("mas".into(), text.into())],
-            spool_folder: PathBuf::from("/var/tmp"),
-            synapse_version: None,
-            tool_version: "0".into(),
+            ..rig::backup_options()
         };
         let error = backup::backup(&repository, &homeserver(), &backup, &run()).await.unwrap_err();
         assert!(!shown(&error).contains(SECRET), "backup, {text}: {}", shown(&error));

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Error, Limits, Part, Parts, Run, Tools};
+use super::{Error, Limits, Part, Parts, Run, Tools, verify};
 use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
@@ -99,6 +99,9 @@ pub async fn restore(repository: &Repository, snapshot: &str, options: &Options,
 
 async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let found = snapshots::find(repository, name, options.late).await?;
+    if found.late {
+        refuse_unless_whole(repository, &found.snapshot, options.limits, run).await?;
+    }
     let snapshot = found.snapshot;
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
     let mut plan = plan::plan(&snapshot, options)?;
@@ -123,6 +126,23 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     written.context("write the configuration")?;
     report.next_steps = advice::next_steps(&snapshot, options);
     Ok(report)
+}
+
+/// G4: what a late snapshot relies on may be gone, so everything is looked for before anything is written.
+async fn refuse_unless_whole(repository: &Repository, snapshot: &Snapshot, limits: Limits, run: &Run<'_>) -> anyhow::Result<()> {
+    let options = verify::Options {
+        snapshot: Some(snapshot.id.to_string()),
+        read_data_percent: None,
+        limits,
+    };
+    let report = verify::verify(repository, &options, run).await?;
+    let Some(first) = report.problems.first() else { return Ok(()) };
+    let message = format!(
+        "snapshot {} is late and no longer whole: {}: {}",
+        snapshot.id, first.item, first.message
+    );
+    let hint = "take another snapshot; `cat` still gives single items of this one, `verify` names what is lost";
+    Err(Error::failed(message, hint).into())
 }
 
 /// Is this part wanted?

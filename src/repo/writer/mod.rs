@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
 use super::{Error, Repository, Result};
-use crate::format::frame::FrameEncoder;
 use crate::format::{BlobId, ObjectId, PackId, PackKind};
 
 mod alongside;
 mod budget;
 mod claims;
+mod encoders;
 mod gather;
 mod lists;
 mod packer;
@@ -41,6 +41,7 @@ pub use segments::put_segment;
 pub use stream::{Source, SourceError, Stored};
 
 use claims::Claims;
+use encoders::Encoders;
 use packer::Packer;
 use segments::Segments;
 
@@ -81,7 +82,9 @@ struct Inner {
     /// Parts (or small packs) on their way, one permit each. Arc: a part's task carries its permit.
     uploads: Arc<Semaphore>,
     claims: Mutex<Claims>,
-    encoders: Mutex<Vec<FrameEncoder>>,
+    encoders: Encoders,
+    /// Memory of parts that were sent.
+    spare_parts: Mutex<Vec<bytes::BytesMut>>,
     packers: [tokio::sync::Mutex<Packer>; 3],
     /// Told whenever a frame was appended.
     appended: Notify,
@@ -118,7 +121,8 @@ impl Writer {
             work_kib: budget.work_kib,
             uploads: Arc::new(Semaphore::new(budget.uploads)),
             claims: Mutex::new(Claims::new(budget.claims_bytes)),
-            encoders: Mutex::new(Vec::new()),
+            encoders: Encoders::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
+            spare_parts: Mutex::default(),
             packers: [packer(PackKind::Database), packer(PackKind::Media), packer(PackKind::Metadata)],
             appended: Notify::new(),
             segments: Segments::new(run),
@@ -229,13 +233,7 @@ impl Writer {
 
     /// Compress blobs into one frame. Blocking: call it on a blocking thread.
     pub fn encode(&self, ids: &[BlobId], blobs: &[&[u8]], placement: Arc<Placement>) -> Result<EncodedFrame> {
-        let encoder = lock(&self.inner.encoders).pop();
-        let mut encoder = match encoder {
-            Some(encoder) => encoder,
-            None => FrameEncoder::new(COMPRESSION_LEVEL).map_err(|source| Error::Encode { source })?,
-        };
-        let bytes = encoder.encode(blobs).map_err(|source| Error::Encode { source })?;
-        lock(&self.inner.encoders).push(encoder);
+        let bytes = self.inner.encoders.encode(blobs).map_err(|source| Error::Encode { source })?;
         let raw: usize = blobs.iter().map(|blob| blob.len()).sum();
         self.inner.new_bytes.fetch_add(raw as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(EncodedFrame::new(bytes, ids, blobs, placement))

@@ -86,10 +86,26 @@ pub(super) async fn append(writer: &Writer, kind: PackKind, frames: Vec<EncodedF
         if full {
             end_pack(writer, &mut packer).await?;
         }
-        add_frame(writer, &mut packer, &frame);
+        note_frame(writer, &mut packer, &frame);
         writer.inner.appended.notify_waiters();
-        while packer.part.len() >= PART_BYTES {
-            send_part(writer, &mut packer).await?;
+        fill(writer, &mut packer, &frame.bytes).await?;
+    }
+    Ok(())
+}
+
+/// Copy bytes into the open part, which is sent whenever it is exactly full: its memory is reserved once and never grows.
+async fn fill(writer: &Writer, packer: &mut Packer, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        if packer.part.capacity() == 0 {
+            packer.part = lock(&writer.inner.spare_parts)
+                .pop()
+                .unwrap_or_else(|| BytesMut::with_capacity(PART_BYTES));
+        }
+        let (now, later) = bytes.split_at(bytes.len().min(PART_BYTES - packer.part.len()));
+        packer.part.extend_from_slice(now);
+        bytes = later;
+        if packer.part.len() == PART_BYTES && !bytes.is_empty() {
+            send_part(writer, packer).await?;
         }
     }
     Ok(())
@@ -104,7 +120,8 @@ pub(super) async fn flush(writer: &Writer, kind: PackKind) -> Result<()> {
     clippy::cast_possible_truncation,
     reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB"
 )]
-fn add_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
+/// The table learns where the frame's blobs are, and whoever waits for the frame learns which pack it is in.
+fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
     let kind = packer.kind;
     let open = packer.open.get_or_insert_with(|| {
         let id = writer.inner.repository.ids.pack();
@@ -137,24 +154,13 @@ fn add_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
         offset_in_frame += raw_length;
     }
     open.frames_bytes += frame.bytes.len() as u64;
-    if packer.part.capacity() == 0 {
-        packer.part.reserve(PART_BYTES + frame.bytes.len());
-    }
-    packer.part.extend_from_slice(&frame.bytes);
 }
 
 /// Hand one full part to a task of its own; waits for a free upload first, which is what holds producers back.
 async fn send_part(writer: &Writer, packer: &mut Packer) -> Result<()> {
     let Some(open) = &mut packer.open else { return Ok(()) };
-    let length = packer.part.len().min(PART_BYTES);
     let permit = upload_permit(writer).await?;
-    // The next part starts in memory of its own, so that this one is given back when it is sent.
-    let rest = BytesMut::from(&packer.part[length..]);
-    let mut full = std::mem::replace(&mut packer.part, rest);
-    full.truncate(length);
-    if !packer.part.is_empty() || open.frames_bytes < PACK_BYTES {
-        packer.part.reserve(PART_BYTES);
-    }
+    let full = std::mem::take(&mut packer.part);
     open.parts_sent += 1;
     open.parts.spawn(put_part(
         writer.clone(),
@@ -181,7 +187,7 @@ async fn put_part(writer: Writer, upload: Arc<PackUpload>, number: u32, body: By
         // Not cut short when the session breaks: what was begun must be known, to be aborted.
         let id = upload.id.get_or_try_init(|| begin(&writer, &upload)).await?;
         tokio::select! {
-            tag = store.put_part(&upload.key, id, number, body) => tag.map(Some),
+            tag = store.put_part(&upload.key, id, number, body.clone()) => tag.map(Some),
             () = writer.inner.broken.cancelled() => Ok(None),
         }
     };
@@ -189,8 +195,19 @@ async fn put_part(writer: Writer, upload: Arc<PackUpload>, number: u32, body: By
         writer.fail(error.into());
         None
     });
+    give_back(&writer, body);
     drop(permit);
     tag
+}
+
+/// The memory of a part that was sent serves the next one, unless the store still holds on to it.
+fn give_back(writer: &Writer, body: Bytes) {
+    if let Ok(mut part) = body.try_into_mut()
+        && part.capacity() >= PART_BYTES
+    {
+        part.clear();
+        lock(&writer.inner.spare_parts).push(part);
+    }
 }
 
 /// Begin the upload and write it down, so that `abort_uploads` knows of it whatever happens next.
@@ -212,10 +229,7 @@ fn stopped(key: &str) -> store::Error {
 async fn end_pack(writer: &Writer, packer: &mut Packer) -> Result<()> {
     let Some(open) = &packer.open else { return Ok(()) };
     let table = pack::encode_table(&open.table, open.frames_bytes).map_err(|source| Error::Encode { source })?;
-    packer.part.extend_from_slice(&table);
-    while packer.part.len() > PART_BYTES {
-        send_part(writer, packer).await?;
-    }
+    fill(writer, packer, &table).await?;
     let Some(open) = packer.open.take() else { return Ok(()) };
     let permit = upload_permit(writer).await?;
     let last = std::mem::take(&mut packer.part).freeze();
