@@ -35,3 +35,5 @@ mod repair;
 mod restore;
 #[path = "backup/round_trip.rs"]
 mod round_trip;
+#[path = "backup/together.rs"]
+mod together;
