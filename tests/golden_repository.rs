@@ -161,6 +161,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         owner: Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
         dry_run: false,
         late: true,
+        keep_remote_media_rows: false,
         prefix: None,
         keep_remote_media_rows: false,
         resume: false,
@@ -175,6 +176,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test is told by its environment whether to write")]
 async fn the_writer_of_today_makes_the_same_content() {
     let (objects, expected) = build::repository().await;
     let scratch = tempfile::tempdir().unwrap();

@@ -362,7 +362,9 @@ async fn write_media(writer: &Writer, shards: &[Vec<Medium>], inherited: &mut Op
         }
         let line = match inherited.clone().filter(|_| number == 0) {
             Some(line) => {
-                line.packs.iter().chain([&line.pack]).for_each(|pack| writer.rely(*pack));
+                for pack in line.packs.iter().chain([&line.pack]) {
+                    writer.rely(*pack);
+                }
                 line
             }
             None => write_shard(writer, media).await,
@@ -406,7 +408,9 @@ async fn write_shard(writer: &Writer, media: &[Medium]) -> ShardRef {
     metadata.push_one(blob).await.unwrap();
     metadata.finish().await.unwrap();
     let stored = metadata.ready().unwrap();
-    shard.packs.iter().for_each(|pack| writer.rely(*pack));
+    for pack in &shard.packs {
+        writer.rely(*pack);
+    }
     ShardRef {
         first: shard.entries[0].path.clone(),
         blob: stored.id,

@@ -10,7 +10,8 @@ use crate::rig::{Bytes, backup, init, memory, noise, read, verify};
 
 /// Run a backup that fails at call `n`, for every n, and look at what is left through the bare store.
 async fn at_every_call(fault: Fault) {
-    let (first, second) = (noise(1, 18 << 20), noise(2, 18 << 20));
+    // The second has a pack that goes up in parts.
+    let (first, second) = (noise(1, 1 << 20), noise(2, 9 << 20));
     for call in 1.. {
         let memory = memory();
         let whole = init(memory.clone()).await;

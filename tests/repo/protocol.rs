@@ -25,8 +25,16 @@ fn now<T>(call: impl Future<Output = Result<T, synapse_backup::store::Error>>) -
     call.now_or_never().unwrap().unwrap()
 }
 
-fn condemn(memory: &Memory, pack: PackId) {
-    now(memory.put(&keys::condemned(pack), bytes::Bytes::new()));
+fn condemn(memory: &Memory, packs: &BTreeSet<PackId>) {
+    for pack in packs {
+        now(memory.put(&keys::condemned(*pack), bytes::Bytes::new()));
+    }
+}
+
+fn delete(memory: &Memory, packs: &BTreeSet<PackId>) {
+    for pack in packs {
+        now(memory.delete(&keys::pack(*pack)));
+    }
 }
 
 /// The packs of the dump itself, which a snapshot of `rig` needs first of all.
@@ -87,18 +95,14 @@ async fn the_check_takes_a_condemned_pack_for_gone_as_soon_as_it_is_marked() {
     // As it is: nothing to do.
     assert_eq!(check(&repository, &old).await.unwrap().packs, old);
     // Condemned, and nobody else has its blobs: a copy takes its place.
-    old.iter().for_each(|pack| condemn(&memory, *pack));
+    condemn(&memory, &old);
     let copied = check(&repository, &old).await.unwrap().packs;
     assert!(copied.is_disjoint(&old) && copied.len() == old.len());
     // Gone, but the copies are there now: they are taken.
-    old.iter().for_each(|pack| {
-        now(memory.delete(&keys::pack(*pack)));
-    });
+    delete(&memory, &old);
     assert_eq!(check(&repository, &old).await.unwrap().packs, copied);
     // Gone without a copy: the caller must send the blobs again.
-    copied.iter().for_each(|pack| {
-        now(memory.delete(&keys::pack(*pack)));
-    });
+    delete(&memory, &copied);
     let gone = check(&repository, &copied).await.unwrap_err();
     assert!(matches!(gone, CheckFailed::Gone(packs) if packs.iter().copied().collect::<BTreeSet<_>>() == copied));
 }
@@ -122,7 +126,7 @@ async fn packs_condemned_at_any_moment_of_a_backup_are_not_relied_on() {
                 last_look.store(call, Ordering::SeqCst);
             }
             if call == moment {
-                theirs.iter().for_each(|pack| condemn(&at_store, *pack));
+                condemn(&at_store, &theirs);
             }
         })
         .await;
@@ -217,9 +221,7 @@ async fn a_late_snapshot_is_restored_only_when_asked_for_and_only_whole() {
     assert!(restore::restore(&repository, "latest", &options, &run()).await.is_err());
     options.late = true;
     restore::restore(&repository, "latest", &options, &run()).await.unwrap();
-    data_packs(&late).iter().for_each(|pack| {
-        now(memory.delete(&keys::pack(*pack)));
-    });
+    delete(&memory, &data_packs(&late));
     let error = restore::restore(&repository, "latest", &options, &run()).await.unwrap_err();
     assert!(error.to_string().contains("late and no longer whole"), "{error:#}");
 }
@@ -255,7 +257,7 @@ fn sweep(memory: &Arc<Memory>, packs: &BTreeSet<PackId>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let repository = open::open(Arc::clone(memory) as Arc<dyn Store>, Ids::random()).await.unwrap();
-        packs.iter().for_each(|pack| condemn(memory, *pack));
+        condemn(memory, packs);
         check(&repository, packs).await.unwrap();
         for pack in packs {
             memory.delete(&keys::pack(*pack)).await.unwrap();

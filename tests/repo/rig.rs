@@ -227,6 +227,7 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         owner: None,
         dry_run: false,
         late: false,
+        keep_remote_media_rows: false,
         prefix: None,
         keep_remote_media_rows: false,
         resume: false,

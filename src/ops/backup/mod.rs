@@ -246,7 +246,7 @@ async fn attempt(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt> {
-    let taken = run.until_cancelled(take(writer, prepared, homeserver, options, run)).await?;
+    let taken = run.until_cancelled(Box::pin(take(writer, prepared, homeserver, options, run))).await?;
     run.progress.stage("commit", None, None);
     let finish = async { writer.finish().await.context("finish the packs") };
     let finished = run.until_cancelled(finish).await?;
@@ -307,7 +307,7 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         let Ok(rows) = rows_in.await else { return Ok(None) };
         take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
     };
-    let (config, databases, media) = futures::future::try_join3(config, databases, media).await?;
+    let (config, databases, media) = Box::pin(futures::future::try_join3(config, databases, media)).await?;
     let (media, damaged) = media.unzip();
     let time = match time.get() {
         Some(time) => *time,

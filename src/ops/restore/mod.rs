@@ -33,7 +33,12 @@ pub enum DatabaseTarget {
 }
 
 /// What a restore is told.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and they are independent"
+)]
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Options {
     /// `--to DIR`: everything under here; `None` is back in place.
     pub to: Option<PathBuf>,

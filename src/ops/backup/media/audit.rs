@@ -18,7 +18,7 @@ use crate::synapse::media::MediaRow;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 /// Parts of a million; a path's hash falls into one.
-const PARTS: u64 = 1_000_000;
+const PARTS: u32 = 1_000_000;
 
 /// A share of all paths, by their hash, that moves on day by day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,20 +33,21 @@ impl AuditShare {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
             reason = "clamped to 0..=100 percent of a million"
         )]
-        let parts = (percent.clamp(0.0, 100.0) / 100.0 * PARTS as f64).round() as u64;
+        let parts = (percent.clamp(0.0, 100.0) / 100.0 * f64::from(PARTS)).round() as u64;
         let day = u64::try_from(day.as_second() / SECONDS_PER_DAY).unwrap_or(0);
         (parts > 0).then_some(Self {
-            from: day * parts % PARTS,
+            from: day * parts % u64::from(PARTS),
             parts,
         })
     }
 
     fn has(self, path: &str) -> bool {
         let hash = BlobId::of(path.as_bytes());
-        let number = u64::from_be_bytes(std::array::from_fn(|at| hash.as_bytes()[24 + at])) % PARTS;
-        (number + PARTS - self.from) % PARTS < self.parts
+        let number = u64::from_be_bytes(std::array::from_fn(|at| hash.as_bytes()[24 + at])) % u64::from(PARTS);
+        (number + u64::from(PARTS) - self.from) % u64::from(PARTS) < self.parts
     }
 }
 

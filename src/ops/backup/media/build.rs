@@ -65,14 +65,8 @@ type Placed = (MediaEntry, Vec<PackId>);
 
 pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>) -> anyhow::Result<Done> {
     if let Some(shard) = inherit(task, &group) {
-        let shared = counts;
-        let mut counts = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.report.files += shard.count;
-        counts.report.unchanged += shard.count;
-        counts.report.bytes += shard.bytes;
-        *counts.states.entry("present".into()).or_default() += shard.count;
-        drop(counts);
-        audit::audit(task, group.rows, shared).await?;
+        note_inherited(&shard, counts);
+        audit::audit(task, group.rows, counts).await?;
         task.run.progress.advance("media", shard.bytes, shard.count);
         return Ok(Done::Inherited(shard));
     }
@@ -99,6 +93,14 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     audit::audit(task, unread, counts).await?;
     read(task, &group, &to_read, &mut placed, counts).await?;
     Ok(assemble(&group, placed, counts))
+}
+
+fn note_inherited(shard: &ShardRef, counts: &Mutex<Counts>) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    counts.report.files += shard.count;
+    counts.report.unchanged += shard.count;
+    counts.report.bytes += shard.bytes;
+    *counts.states.entry("present".into()).or_default() += shard.count;
 }
 
 /// The old shard, when its rows are these rows, nothing of it is open, and everything it relies on is usable (B1).
@@ -179,7 +181,7 @@ async fn read(
         let places = &to_read[batch];
         if task.is_out_of_time() {
             for &place in places {
-                placed[place] = defer(task, &group.rows[place], counts);
+                placed[place] = Some(defer(task, &group.rows[place], counts));
             }
             continue;
         }
@@ -274,10 +276,10 @@ pub(super) async fn still_there<'a>(task: &Task<'_>, rows: impl Iterator<Item = 
 }
 
 /// Left for the next run, since the time for media is over.
-fn defer(task: &Task<'_>, row: &MediaRow, counts: &Mutex<Counts>) -> Option<Placed> {
+fn defer(task: &Task<'_>, row: &MediaRow, counts: &Mutex<Counts>) -> Placed {
     counts.lock().unwrap_or_else(PoisonError::into_inner).report.deferred += 1;
     let message = "the time for media (`limits.media_time`) was over; the next run goes on from here".to_owned();
-    Some(lost(task, row, ProblemKind::Deferred, message, counts))
+    lost(task, row, ProblemKind::Deferred, message, counts)
 }
 
 fn candidates(task: &Task<'_>, row: &MediaRow) -> Vec<PathBuf> {
