@@ -19,6 +19,8 @@ mod rig;
 #[path = "backup/tree.rs"]
 mod tree;
 
+#[path = "backup/cancel.rs"]
+mod cancel;
 #[path = "backup/dump.rs"]
 mod dump;
 #[path = "backup/faults.rs"]
@@ -35,3 +37,5 @@ mod repair;
 mod restore;
 #[path = "backup/round_trip.rs"]
 mod round_trip;
+#[path = "backup/together.rs"]
+mod together;

@@ -3,6 +3,8 @@
 //! A late snapshot is never `latest` and never given unless it was asked for. One that is damaged is passed over where
 //! the newest is looked for, and named where all are listed.
 
+use std::cmp::Reverse;
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
@@ -103,7 +105,7 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
             None => {}
         }
     }
-    loaded.sort_by_key(Loaded::time);
+    loaded.sort_by_key(|one| (one.time(), one.key.last_modified));
     Ok((loaded, damaged))
 }
 
@@ -112,7 +114,15 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
 /// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
 pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
     let mut found = list(repository).await?;
-    found.sort_by(|a, b| b.key.cmp(&a.key));
+    // A key tells whole seconds: within one of them what landed last comes first.
+    let newest_first = |one: &SnapshotKey| {
+        (
+            keys::parse_snapshot(&one.key).map(|(time, _)| time),
+            one.last_modified,
+            one.key.clone(),
+        )
+    };
+    found.sort_by_cached_key(|one| Reverse(newest_first(one)));
     for key in &found {
         match load(repository, key).await {
             Ok(Some(loaded)) if !loaded.late && server_name.is_none_or(|name| name == loaded.snapshot.server_name) => {

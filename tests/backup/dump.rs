@@ -20,7 +20,7 @@ use crate::rig::{backup, fresh_in, keys_of, listed, memory, options, run_with, t
 pub(crate) fn large() -> Home {
     static TEMPLATE: OnceLock<String> = OnceLock::new();
     let template = TEMPLATE.get_or_init(|| {
-        let home = Home::new();
+        let home = Home::bare(shared());
         grow(&home);
         home.database
     });

@@ -179,11 +179,11 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
     restore::Options {
         to: Some(to.to_owned()),
         databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(conninfo(cluster, database)))],
+        create_database: false,
+        parts: all_parts(),
         prefix: None,
         resume: false,
         keep_remote_media_rows: false,
-        create_database: false,
-        parts: all_parts(),
         path_map: Vec::new(),
         container_path_map: Vec::new(),
         working_directory: None,
@@ -191,7 +191,6 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         owner: None,
         dry_run: false,
         late: false,
-        keep_remote_media_rows: false,
         limits: LIMITS,
         tools: tools(),
     }

@@ -21,7 +21,6 @@ use crate::format::snapshot::{MediaIncluded, Problem, SigningKey, Snapshot, Tota
 use crate::format::{FORMAT_VERSION, ItemPath, ObjectId, PackId};
 use crate::repo::Repository;
 use crate::repo::catalog::{self, Catalog};
-use crate::repo::commit::{self, CheckFailed};
 use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::writer::{Budget, Writer};
@@ -29,6 +28,7 @@ use crate::synapse::{Homeserver, ProviderKind, postgres};
 
 mod config;
 mod database;
+mod ending;
 mod files;
 mod media;
 mod offsite;
@@ -155,10 +155,7 @@ pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &
     let mut distrusted = BTreeSet::new();
     for _ in 0..ATTEMPTS_MAX {
         let writer = Writer::open(repository, Arc::clone(&prepared.catalog), distrusted.clone(), &prepared.budget);
-        let ended = run
-            .until_cancelled(Box::pin(attempt(&writer, &prepared, homeserver, options, run)))
-            .await;
-        match ended {
+        match Box::pin(attempt(&writer, &prepared, homeserver, options, run)).await {
             Ok(Attempt::Committed(report)) => return Ok(*report),
             // B4: what vanished is sent again; all the rest, this attempt's own packs too, is found in the index.
             Ok(Attempt::Gone(packs)) => {
@@ -249,9 +246,10 @@ async fn attempt(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt> {
-    let taken = Box::pin(take(writer, prepared, homeserver, options, run)).await?;
+    let taken = run.until_cancelled(Box::pin(take(writer, prepared, homeserver, options, run))).await?;
     run.progress.stage("commit", None, None);
-    let finished = writer.finish().await.context("finish the packs")?;
+    let finish = async { writer.finish().await.context("finish the packs") };
+    let finished = run.until_cancelled(finish).await?;
     let mut relied = writer.relied();
     relied.extend(finished.packs);
     let damaged: Vec<PackId> = taken.damaged.intersection(&relied).copied().collect();
@@ -262,10 +260,9 @@ async fn attempt(
     if options.dry_run {
         return Ok(Attempt::Committed(Box::new(report(None, &taken, writer, homeserver))));
     }
-    let committed = match commit::commit(writer.repository(), &relied, document).await {
+    let committed = match ending::commit(writer.repository(), &relied, document, run).await? {
         Ok(committed) => committed,
-        Err(CheckFailed::Gone(packs)) => return Ok(Attempt::Gone(packs)),
-        Err(CheckFailed::Error(error)) => return Err(error).context("commit the snapshot"),
+        Err(packs) => return Ok(Attempt::Gone(packs)),
     };
     run.progress.done("commit");
     Ok(Attempt::Committed(Box::new(report(Some(&committed), &taken, writer, homeserver))))
