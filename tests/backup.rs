@@ -25,5 +25,9 @@ mod dump;
 mod faults;
 #[path = "backup/media.rs"]
 mod media;
+#[path = "backup/repair.rs"]
+mod repair;
+#[path = "backup/restore.rs"]
+mod restore;
 #[path = "backup/round_trip.rs"]
 mod round_trip;

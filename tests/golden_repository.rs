@@ -77,14 +77,19 @@ async fn content(repository: &Repository) -> Expected {
         let mut items = BTreeMap::new();
         for item in names {
             let mut bytes = Vec::new();
-            let length = inspect::cat(repository, &line.id, &item.name, LIMITS, &run(), &mut bytes).await.unwrap();
+            let length = inspect::cat(repository, &line.id, &item.name, LIMITS, &run(), &mut bytes)
+                .await
+                .unwrap();
             let sha256 = BlobId::of(&bytes).to_string();
             assert_eq!((item.bytes, length), (bytes.len() as u64, bytes.len() as u64), "{}", item.name);
             assert!(item.sha256.is_none_or(|listed| listed == sha256), "{}", item.name);
             items.insert(item.name, (length, sha256));
         }
         let shown = inspect::show(repository, &line.id, true, LIMITS, &run()).await.unwrap();
-        let problems = shown.problems.iter().map(|problem| format!("{} {}", problem.kind.as_str(), problem.item));
+        let problems = shown
+            .problems
+            .iter()
+            .map(|problem| format!("{} {}", problem.kind.as_str(), problem.item));
         snapshots.push(ExpectedSnapshot {
             id: line.id,
             time: line.time,
@@ -162,7 +167,9 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         limits: LIMITS,
         tools: Tools::default(),
     };
-    let report = restore::restore(&repository, &expected().snapshots[0].id, &options, &run()).await.unwrap();
+    let report = restore::restore(&repository, &expected().snapshots[0].id, &options, &run())
+        .await
+        .unwrap();
     assert_eq!(report.problems, []);
     build::assert_restored(&to);
 }
@@ -203,7 +210,12 @@ async fn what_has_no_bytes_is_not_printed_as_if_it_were_empty() {
         ("media/local_content/zz/aa/lost", "was not saved"),
         ("config/etc/passwd", "no item"),
     ] {
-        let error = inspect::cat(&repository, id, item, LIMITS, &run(), &mut Vec::new()).await.unwrap_err();
-        assert!(error.to_string().contains(why) && synapse_backup::ops::hint_of(&error).is_some(), "{item}: {error:#}");
+        let error = inspect::cat(&repository, id, item, LIMITS, &run(), &mut Vec::new())
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains(why) && synapse_backup::ops::hint_of(&error).is_some(),
+            "{item}: {error:#}"
+        );
     }
 }

@@ -385,7 +385,9 @@ fn every_test_that_the_architecture_names_exists() {
 fn rules_named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
     let rule = |word: &str| match word.as_bytes() {
-        [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9'] | [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9', b'a'..=b'c'] => Some(word[..2].to_owned()),
+        [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9'] | [b'G' | b'B' | b'R' | b'P' | b'C', b'0'..=b'9', b'a'..=b'c'] => {
+            Some(word[..2].to_owned())
+        }
         _ => None,
     };
     words.filter_map(rule).collect()

@@ -16,6 +16,10 @@ mod load;
 mod media;
 #[path = "postgres/snapshot.rs"]
 mod snapshot;
+#[path = "postgres/streams.rs"]
+mod streams;
+#[path = "postgres/versions.rs"]
+mod versions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +53,10 @@ fn connect(pairs: &[(&str, &str)]) -> ConnInfo {
 
 /// Over the socket, where everybody is trusted.
 fn socket(database: &str, user: &str) -> ConnInfo {
-    let cluster = shared();
+    socket_of(shared(), database, user)
+}
+
+fn socket_of(cluster: &Cluster, database: &str, user: &str) -> ConnInfo {
     connect(&[
         ("dbname", database),
         ("user", user),

@@ -25,6 +25,8 @@ def main() -> int:
     bench = verbs.add_parser("bench", help="first backup, second backup, restore; beside restic and kopia if RESTIC and KOPIA name them")
     bench.add_argument("--database-mib", type=int, default=128, help="size of the generated database")
     bench.add_argument("--media-mib", type=int, default=256, help="size of the generated media")
+    bench.add_argument("--part", choices=("all", "database", "media"), default="all", help="what is backed up and restored")
+    bench.add_argument("--rounds", type=int, default=1, help="repetitions, each in new repositories; the least figure counts")
     bench.add_argument("--keep", action="store_true", help="keep logs and data")
     arguments = parser.parse_args()
     try:
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.verb == "bench":
         from bench import bench
 
-        bench(arguments.database_mib, arguments.media_mib, arguments.keep)
+        bench(arguments.database_mib, arguments.media_mib, arguments.part, arguments.rounds, arguments.keep)
     else:
         serve(arguments)
     return 0

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import subprocess
 import threading
 import time
 import traceback
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 
 from awkward import awkward
 from compare import lost, tree
-from ground import Ground, RigError
+from ground import ROOT, Ground, RigError
 from homeserver import Homeserver, Installation
 from minio import Minio
 from postgres import Postgres
@@ -124,6 +125,7 @@ def round_trip(stage: Stage, sentences: Sentences) -> None:
         check(run.report["media"]["new"] > 0 and run.report["media"]["unchanged"] > 0, run.report["media"])
     looking(stage, sentences)
     refusals(stage, sentences)
+    by_hand(stage, sentences)
     loss_and_restore(stage, sentences)
 
 
@@ -231,6 +233,24 @@ def refusals(stage: Stage, sentences: Sentences) -> None:
         tool.run("restore", "latest", "--to", copy, "--only", "database", "--database", target.replace("postgres=", "synapse=", 1), expect=(1,))
         stage.postgres.drop_database("beside")
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def by_hand(stage: Stage, sentences: Sentences) -> None:
+    """What docs/loading-by-hand.md says, word for word."""
+    with sentences("the database is loaded by hand, by the lines of docs/loading-by-hand.md, and is identical"):
+        text = (ROOT / "docs" / "loading-by-hand.md").read_text()
+        lines = text.split("```sh\n")[1].split("```")[0].replace("DATABASE=synapse_restored", "DATABASE=by_hand")
+        check(len(lines.splitlines()) == 5, "these are not five lines")
+        folder = stage.ground.folder("by-hand")
+        (folder / "synapse-backup").symlink_to(stage.tool.binary)
+        postgres, tool = stage.postgres, stage.tool
+        postgres.create_database("by_hand", stage.installation.role)
+        environment = {**tool.environment, **postgres.environment, "SYNAPSE_BACKUP_CONFIG": str(tool.config)}
+        environment["PATH"] = f"{folder}:{environment['PATH']}"
+        done = subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", lines], cwd=folder, env=environment, capture_output=True, text=True)
+        check(done.returncode == 0, done.stderr[-2000:])
+        _same_database(stage, postgres.digest(stage.installation.database), "by_hand")
+        postgres.drop_database("by_hand")
 
 
 def loss_and_restore(stage: Stage, sentences: Sentences) -> None:

@@ -32,6 +32,8 @@ pub struct CatalogPack {
     pub present_bytes: Option<u64>,
     /// A marker says that it will be swept.
     pub condemned: bool,
+    /// The last snapshot relies on it: of several copies of a blob the one in here is taken.
+    pub preferred: bool,
 }
 
 impl CatalogPack {
@@ -114,19 +116,32 @@ impl Catalog {
         copies.into_iter().map(|(_, location)| location).collect()
     }
 
-    /// A copy of a blob in a usable pack.
-    pub fn usable(&self, id: &BlobId) -> Option<Location> {
+    /// Where a blob has several copies, those in these packs are taken: what was healed once must not go back to the
+    /// copy that was bad, and few packs are better than many.
+    pub fn prefer(&mut self, packs: &[PackId]) {
+        for id in packs {
+            if let Some(&ordinal) = self.ordinals.get(id) {
+                self.packs[ordinal as usize].preferred = true;
+            }
+        }
+    }
+
+    /// A copy of a blob in a usable pack that is also good enough for the caller; a preferred one if there is one.
+    pub fn usable(&self, id: &BlobId, good: impl Fn(PackId) -> bool) -> Option<Location> {
         let start = self.entries.partition_point(|entry| entry.blob.id < *id);
-        self.entries[start..]
-            .iter()
-            .take_while(|entry| entry.blob.id == *id)
-            .find_map(|entry| {
-                let pack = &self.packs[entry.pack as usize];
-                pack.usable().then_some(Location {
-                    pack: pack.id,
-                    blob: entry.blob,
-                })
-            })
+        let mut found = None;
+        for entry in self.entries[start..].iter().take_while(|entry| entry.blob.id == *id) {
+            let pack = &self.packs[entry.pack as usize];
+            if pack.usable() && good(pack.id) {
+                let blob = entry.blob;
+                let location = Location { pack: pack.id, blob };
+                if pack.preferred {
+                    return Some(location);
+                }
+                found.get_or_insert(location);
+            }
+        }
+        found
     }
 
     /// Segments in, sorted and without doubles.
@@ -153,6 +168,7 @@ impl Catalog {
                 bytes: pack.bytes,
                 present_bytes: None,
                 condemned: false,
+                preferred: false,
             });
             (self.packs.len() - 1) as u32
         })

@@ -84,7 +84,7 @@ async fn repair(
         let entries = segments.entries_of(id);
         let elsewhere: Option<BTreeSet<PackId>> = entries
             .iter()
-            .map(|entry| segments.usable(&entry.blob.id).map(|location| location.pack))
+            .map(|entry| segments.usable(&entry.blob.id, |_| true).map(|location| location.pack))
             .collect();
         match elsewhere {
             Some(other) if !entries.is_empty() => packs.extend(other),

@@ -181,6 +181,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(conninfo(cluster, database)))],
         prefix: None,
         resume: false,
+        keep_remote_media_rows: false,
         create_database: false,
         parts: all_parts(),
         path_map: Vec::new(),
@@ -190,7 +191,6 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         owner: None,
         dry_run: false,
         late: false,
-        keep_remote_media_rows: false,
         limits: LIMITS,
         tools: tools(),
     }

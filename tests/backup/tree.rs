@@ -27,6 +27,16 @@ pub(crate) enum Thing {
     Other,
 }
 
+impl Thing {
+    /// Of a file or folder.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::File { owner, .. } | Self::Folder { owner, .. } => Some(*owner),
+            Self::Link { .. } | Self::Other => None,
+        }
+    }
+}
+
 /// Everything below `root`, by its path relative to it.
 pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Thing> {
     let mut found = BTreeMap::new();

@@ -79,9 +79,19 @@ fn config() -> Vec<Config> {
             0o600,
         ),
         (b"/etc/matrix-synapse/empty.yaml", text(""), ConfigRole::Config, 0o644),
-        (b"/etc/matrix-synapse/log.yaml", What::Link(b"../matrix/log \xff.yaml"), ConfigRole::Config, 0o777),
+        (
+            b"/etc/matrix-synapse/log.yaml",
+            What::Link(b"../matrix/log \xff.yaml"),
+            ConfigRole::Config,
+            0o777,
+        ),
         (b"/etc/matrix/log \xff.yaml", text("version: 1\n"), ConfigRole::Config, 0o644),
-        (b"/etc/matrix/new\nline \"quoted\" \xc3\xbc.txt", text("odd name\n"), ConfigRole::Other, 0o604),
+        (
+            b"/etc/matrix/new\nline \"quoted\" \xc3\xbc.txt",
+            text("odd name\n"),
+            ConfigRole::Other,
+            0o604,
+        ),
         (b"/etc/matrix/secret", What::Unread, ConfigRole::Secret, 0o400),
     ]
 }
@@ -92,11 +102,19 @@ fn media_bytes(seed: u8, length: usize) -> Vec<u8> {
 }
 
 fn medium(path: &'static str, bytes: Vec<u8>) -> Medium {
-    Medium { path, content: Ok(bytes), uid: None }
+    Medium {
+        path,
+        content: Ok(bytes),
+        uid: None,
+    }
 }
 
 fn lost(path: &'static str, kind: ProblemKind, message: &'static str) -> Medium {
-    Medium { path, content: Err((kind, message)), uid: None }
+    Medium {
+        path,
+        content: Err((kind, message)),
+        uid: None,
+    }
 }
 
 fn first_shard() -> Vec<Medium> {
@@ -104,7 +122,10 @@ fn first_shard() -> Vec<Medium> {
         medium("local_content/aa/aa/empty", Vec::new()),
         medium("local_content/aa/aa/large", media_bytes(1, BLOB_BYTES_MAX + 1_000_000)),
         medium("local_content/aa/bb/small", media_bytes(2, 3_000)),
-        Medium { uid: Some(4_711), ..medium("local_content/aa/cc/owned", media_bytes(3, 10)) },
+        Medium {
+            uid: Some(4_711),
+            ..medium("local_content/aa/cc/owned", media_bytes(3, 10))
+        },
     ]
 }
 
@@ -114,7 +135,13 @@ fn nights() -> [Night; 2] {
         item: "config/etc/matrix/secret".into(),
         message: "Permission denied (os error 13)".into(),
     };
-    let missing = || lost("local_content/zz/aa/lost", ProblemKind::Missing, "the database has a row for it, but there is no file");
+    let missing = || {
+        lost(
+            "local_content/zz/aa/lost",
+            ProblemKind::Missing,
+            "the database has a row for it, but there is no file",
+        )
+    };
     [
         Night {
             tags: &["golden"],
@@ -127,7 +154,10 @@ fn nights() -> [Night; 2] {
             tags: &[],
             rows: 3_650,
             config: config(),
-            shards: vec![first_shard(), vec![medium("local_content/zz/aa/found", media_bytes(4, 70_000)), missing()]],
+            shards: vec![
+                first_shard(),
+                vec![medium("local_content/zz/aa/found", media_bytes(4, 70_000)), missing()],
+            ],
             problems: vec![unread],
         },
     ]
@@ -138,7 +168,13 @@ fn dump(rows: usize) -> Vec<u8> {
     let mut text = String::from("PGDMP stands for it\nCOPY public.events (stream_ordering, event_id, sender) FROM stdin;\n");
     for row in 0..rows {
         let number = row % 1_500;
-        writeln!(text, "{number}\t$event{:x}:example.org\t@alice:example.org\tmessage {}", number * 7_919, number % 13).unwrap();
+        writeln!(
+            text,
+            "{number}\t$event{:x}:example.org\t@alice:example.org\tmessage {}",
+            number * 7_919,
+            number % 13
+        )
+        .unwrap();
     }
     text.into_bytes()
 }
@@ -149,8 +185,15 @@ pub(super) async fn repository() -> (BTreeMap<String, bytes::Bytes>, Expected) {
     let memory = Arc::new(Memory::new(clock.clone()));
     let ids = fixed_ids();
     // Small blobs, so that a small dump has a list that is a tree.
-    let chunk_sizes = ChunkSizes { min: 64, average: 256, max: 1_024 };
-    let info = RepositoryInfo { chunk_sizes, ..RepositoryInfo::new(ids.object(), clock.now()) };
+    let chunk_sizes = ChunkSizes {
+        min: 64,
+        average: 256,
+        max: 1_024,
+    };
+    let info = RepositoryInfo {
+        chunk_sizes,
+        ..RepositoryInfo::new(ids.object(), clock.now())
+    };
     memory.put("repository.json", info.to_json().unwrap().into()).await.unwrap();
     let repository = open::open(Arc::clone(&memory) as Arc<dyn Store>, ids).await.unwrap();
     let mut snapshots = Vec::new();
@@ -183,7 +226,11 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
         id: String::new(),
         time: time.to_string(),
         tags: night.tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        problems: night.problems.iter().map(|problem| format!("{} {}", problem.kind.as_str(), problem.item)).collect(),
+        problems: night
+            .problems
+            .iter()
+            .map(|problem| format!("{} {}", problem.kind.as_str(), problem.item))
+            .collect(),
         items: BTreeMap::new(),
     };
     let mut streams = Vec::new();
@@ -194,9 +241,18 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
     ] {
         let stored = writer.store_stream(name, &mut Whole(&bytes), None, &|_| {}).await.unwrap();
         expected.expect(&format!("database/synapse/{name}"), &bytes);
-        streams.push(Stream { name: name.into(), format: StreamFormat::Custom, list: stored.list, tables });
+        streams.push(Stream {
+            name: name.into(),
+            format: StreamFormat::Custom,
+            list: stored.list,
+            tables,
+        });
     }
-    assert!(streams[1].list.depth > 0, "the dump's list is to be a tree: {} blobs", streams[1].list.blobs);
+    assert!(
+        streams[1].list.depth > 0,
+        "the dump's list is to be a tree: {} blobs",
+        streams[1].list.blobs
+    );
     let mut config = Vec::new();
     for item in &night.config {
         config.push(write_config(&writer, item, &mut expected).await);
@@ -217,7 +273,8 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
 
 impl ExpectedSnapshot {
     fn expect(&mut self, name: &str, bytes: &[u8]) {
-        self.items.insert(name.to_owned(), (bytes.len() as u64, BlobId::of(bytes).to_string()));
+        self.items
+            .insert(name.to_owned(), (bytes.len() as u64, BlobId::of(bytes).to_string()));
     }
 }
 
@@ -283,12 +340,7 @@ async fn write_config(writer: &Writer, (path, what, role, mode): &Config, expect
 }
 
 /// Shards and their list; the first one is inherited unread when the night before had it.
-async fn write_media(
-    writer: &Writer,
-    shards: &[Vec<Medium>],
-    inherited: &mut Option<ShardRef>,
-    expected: &mut ExpectedSnapshot,
-) -> Media {
+async fn write_media(writer: &Writer, shards: &[Vec<Medium>], inherited: &mut Option<ShardRef>, expected: &mut ExpectedSnapshot) -> Media {
     let mut lines = Vec::new();
     let (mut files, mut bytes) = (0, 0);
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -337,7 +389,10 @@ async fn write_media(
         files,
         bytes,
         counts,
-        included: MediaIncluded { thumbnails: true, ..MediaIncluded::default() },
+        included: MediaIncluded {
+            thumbnails: true,
+            ..MediaIncluded::default()
+        },
     }
 }
 
@@ -386,18 +441,28 @@ async fn write_medium(writer: &Writer, medium: &Medium, packs: &mut Vec<PackId>)
     match &medium.content {
         Err((kind, message)) => {
             entry.row.length = Some(77);
-            entry.problem = Some(EntryProblem { kind: *kind, message: (*message).to_owned() });
+            entry.problem = Some(EntryProblem {
+                kind: *kind,
+                message: (*message).to_owned(),
+            });
         }
         Ok(bytes) => {
             (entry.bytes, entry.sha256) = (bytes.len() as u64, Some(BlobId::of(bytes)));
             // Synapse before 1.128 recorded no hashes: the file with an owner of its own is from then.
-            entry.row = RowState { length: Some(entry.bytes), sha256: entry.sha256.filter(|_| medium.uid.is_none()) };
+            entry.row = RowState {
+                length: Some(entry.bytes),
+                sha256: entry.sha256.filter(|_| medium.uid.is_none()),
+            };
             for stored in store(writer, bytes).await {
                 let place = packs.iter().position(|pack| *pack == stored.pack).unwrap_or_else(|| {
                     packs.push(stored.pack);
                     packs.len() - 1
                 });
-                entry.blobs.push(MediaBlob { id: stored.id, length: stored.length, pack: u32::try_from(place).unwrap() });
+                entry.blobs.push(MediaBlob {
+                    id: stored.id,
+                    length: stored.length,
+                    pack: u32::try_from(place).unwrap(),
+                });
             }
         }
     }
@@ -406,7 +471,14 @@ async fn write_medium(writer: &Writer, medium: &Medium, packs: &mut Vec<PackId>)
 
 fn document(repository: &Repository, night: &Night, streams: &[Stream], config: &[ConfigItem], media: &Media, time: Timestamp) -> Snapshot {
     let facts = Facts {
-        tables: [("public.events".to_owned(), TableFact { rows: Some(night.rows as u64), bytes: 8_192 })].into(),
+        tables: [(
+            "public.events".to_owned(),
+            TableFact {
+                rows: Some(night.rows as u64),
+                bytes: 8_192,
+            },
+        )]
+        .into(),
         schema_version: Some(93),
         schema_compat_version: Some(90),
         background_updates: vec!["still_running".into()],
@@ -427,7 +499,10 @@ fn document(repository: &Repository, night: &Night, streams: &[Stream], config: 
         synapse_version: Some("1.163.0".into()),
         server_name: "example.org".into(),
         tags: night.tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        signing_keys: vec![SigningKey { id: "ed25519:a_GOLD".into(), public_key: "O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik".into() }],
+        signing_keys: vec![SigningKey {
+            id: "ed25519:a_GOLD".into(),
+            public_key: "O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik".into(),
+        }],
         databases: vec![Database {
             name: "synapse".into(),
             database: "synapse_db".into(),
@@ -446,7 +521,12 @@ fn document(repository: &Repository, night: &Night, streams: &[Stream], config: 
         config_paths: vec!["/etc/matrix-synapse/homeserver.yaml".into()],
         packs: Vec::new(),
         problems: night.problems.clone(),
-        totals: Totals { items: 13, read_bytes: 9_500_000, new_bytes: 9_400_000, sent_bytes: 0 },
+        totals: Totals {
+            items: 13,
+            read_bytes: 9_500_000,
+            new_bytes: 9_400_000,
+            sent_bytes: 0,
+        },
         seconds: 1,
     }
 }

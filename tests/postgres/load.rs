@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use synapse_backup::synapse::postgres::Error;
 use synapse_backup::synapse::postgres::check::analyze;
 use synapse_backup::synapse::postgres::facts::{COUNTED_BYTES_MAX, Facts};
-use synapse_backup::synapse::postgres::load::{Load, LoadOptions, Loaded};
+use synapse_backup::synapse::postgres::load::{Content, Load, LoadOptions, Loaded};
 use synapse_backup::synapse::postgres::outline::Outline;
 use synapse_backup::synapse::postgres::snapshot::Snapshot;
 use synapse_backup::synapse::postgres::target::{Ownership, create_database, empty_one_time_keys, ownership, refuse_unless_empty};
@@ -17,14 +17,14 @@ pub(super) const ALL: LoadOptions = LoadOptions {
     keep_privileges: true,
     role: None,
     superuser: true,
-    data_only: false,
+    content: Content::Everything,
 };
 pub(super) const OURS: LoadOptions = LoadOptions {
     keep_owners: false,
     keep_privileges: false,
     role: None,
     superuser: false,
-    data_only: false,
+    content: Content::Everything,
 };
 
 pub(super) async fn facts_of(info: &ConnInfo) -> Facts {
@@ -52,10 +52,14 @@ async fn copy(from: &ConnInfo, to: &ConnInfo, options: LoadOptions, piece: usize
 
 /// Every row of every table, as a digest.
 pub(super) fn digests(database: &str) -> BTreeMap<String, String> {
-    let tables = "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND nspname !~ '^(pg_|information_schema)'";
-    let tables = shared().psql(database, tables);
+    digests_of(shared(), database)
+}
+
+pub(super) fn digests_of(cluster: &Cluster, database: &str) -> BTreeMap<String, String> {
+    let tables = "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') AND relispopulated AND nspname !~ '^(pg_|information_schema)'";
+    let tables = cluster.psql(database, tables);
     let digest = |table: &str| {
-        shared().psql(
+        cluster.psql(
             database,
             &format!("SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM {table} AS t"),
         )

@@ -39,7 +39,10 @@ async fn no_damage_anywhere_gives_a_wrong_byte() {
     }
     assert_eq!(verify(&repository).await.problems, []);
     // Both happen: a pack's frame is lost, a pack's table or a segment is not needed where the other is whole.
-    assert!(refused > 10 && read_all_the_same > 10, "{refused} refused, {read_all_the_same} read");
+    assert!(
+        refused > 10 && read_all_the_same > 10,
+        "{refused} refused, {read_all_the_same} read"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,5 +57,9 @@ async fn what_verify_says_of_a_lost_pack_is_what_it_costs() {
     let problems = verify(&repository).await.problems;
     let id = &snapshot.id.to_string()[..8];
     let item = problems.iter().find(|problem| problem.item == "database/synapse/main").unwrap();
-    assert!(item.message.contains("blobs are lost") && item.message.contains(id), "{}", item.message);
+    assert!(
+        item.message.contains("blobs are lost") && item.message.contains(id),
+        "{}",
+        item.message
+    );
 }

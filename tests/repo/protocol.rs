@@ -39,7 +39,12 @@ fn delete(memory: &Memory, packs: &BTreeSet<PackId>) {
 
 /// The packs of the dump itself, which a snapshot of `rig` needs first of all.
 fn data_packs(snapshot: &Snapshot) -> BTreeSet<PackId> {
-    snapshot.databases[0].streams[0].list.entries.iter().map(|entry| entry.pack).collect()
+    snapshot.databases[0].streams[0]
+        .list
+        .entries
+        .iter()
+        .map(|entry| entry.pack)
+        .collect()
 }
 
 /// Take an object away and put it back, an hour after its snapshot's window: it lands late.
@@ -67,7 +72,9 @@ async fn no_key_is_written_twice_even_when_answers_are_lost() {
         backup(&whole, &mut Bytes::new(&bytes)).await.unwrap();
         let mut written: BTreeMap<String, usize> = BTreeMap::new();
         let writes = record.calls();
-        let writes = writes.iter().filter(|call| matches!(call.kind, Kind::Put | Kind::Create | Kind::Copy));
+        let writes = writes
+            .iter()
+            .filter(|call| matches!(call.kind, Kind::Put | Kind::Create | Kind::Copy));
         for write in writes {
             *written.entry(write.key.clone()).or_default() += 1;
         }
@@ -129,7 +136,11 @@ async fn packs_condemned_at_any_moment_of_a_backup_are_not_relied_on() {
         }
         // Markers that came after the last look at them are younger than its base: there the fence holds.
         let relies_on_them = second.packs.iter().any(|pack| old.contains(pack));
-        assert_eq!(relies_on_them, moment > looked.load(Ordering::SeqCst), "condemned before call {moment}");
+        assert_eq!(
+            relies_on_them,
+            moment > looked.load(Ordering::SeqCst),
+            "condemned before call {moment}"
+        );
         assert!(read(&repository, "latest").await.unwrap() == bytes, "call {moment}");
     }
 }
@@ -150,7 +161,10 @@ async fn a_commit_that_takes_longer_than_the_window_is_withdrawn_and_made_again(
     let snapshot = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
     let (all, damaged) = snapshots::load_all(&repository).await.unwrap();
     assert!(damaged.is_empty());
-    assert_eq!(all.iter().map(|one| (one.snapshot.id, one.late)).collect::<Vec<_>>(), [(snapshot.id, false)]);
+    assert_eq!(
+        all.iter().map(|one| (one.snapshot.id, one.late)).collect::<Vec<_>>(),
+        [(snapshot.id, false)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +243,13 @@ async fn a_pack_that_vanishes_under_a_reader_is_found_in_its_other_place() {
     })
     .await;
     assert!(read(&repository, "latest").await.unwrap() == bytes);
-    assert!(verify(&whole).await.problems.iter().all(|problem| problem.message.starts_with("it is gone")));
+    assert!(
+        verify(&whole)
+            .await
+            .problems
+            .iter()
+            .all(|problem| problem.message.starts_with("it is gone"))
+    );
 }
 
 /// Condemn packs, let a check make copies of them, and delete them.

@@ -23,7 +23,7 @@ pub const SUPERUSER: &str = "postgres";
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Folder of the server's programs; the clients are there as well.
+    /// Folder of the clients; the server's programs are there as well, but for [`Cluster::of_version`].
     pub bin: PathBuf,
     /// Folder of the socket.
     pub socket: PathBuf,
@@ -60,12 +60,31 @@ pub fn is_root() -> bool {
 
 impl Cluster {
     /// Make and start one of your own, which ends when it is dropped, with further lines for postgresql.conf.
-    #[expect(clippy::zombie_processes, reason = "a test that cannot start its cluster ends here")]
     pub fn start(settings: &str) -> Self {
-        let bin = find_bin();
         let owner = owner();
         let directory = directory(&owner);
-        let watcher = watch(&bin, &directory, &owner);
+        Self::start_in(directory, &find_bin(), owner, settings)
+    }
+
+    /// One of another major version, which `scripts/setup versions` has got; the clients are those of all other tests.
+    pub fn of_version(major: u32) -> Self {
+        let kept = cache().join(format!("postgres/{major}"));
+        assert!(
+            kept.join("bin/initdb").is_file(),
+            "no PostgreSQL {major} in {}: run scripts/setup versions",
+            kept.display()
+        );
+        let owner = owner();
+        let directory = directory(&owner);
+        // Not every user may look into the cache.
+        let copy = directory.join("server");
+        run(Command::new("cp").arg("-rL").arg(kept).arg(&copy));
+        Self::start_in(directory, &copy.join("bin"), owner, "")
+    }
+
+    #[expect(clippy::zombie_processes, reason = "a test that cannot start its cluster ends here")]
+    fn start_in(directory: PathBuf, bin: &Path, owner: Account, settings: &str) -> Self {
+        let watcher = watch(bin, &directory, &owner);
         let data = directory.join("data");
         run(as_owner(&bin.join("initdb"), &owner, &directory)
             .args([
@@ -100,7 +119,7 @@ impl Cluster {
                 .arg(&data);
             if start.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success() {
                 let cluster = Self {
-                    bin,
+                    bin: find_bin(),
                     socket,
                     port,
                     owner,
@@ -221,6 +240,16 @@ fn find_bin() -> PathBuf {
     newest
         .expect("no PostgreSQL server is installed: run scripts/setup, or set SYNAPSE_BACKUP_TEST_PG_BIN")
         .join("bin")
+}
+
+/// Where `scripts/setup` keeps things.
+#[expect(clippy::disallowed_methods, reason = "a test may be told where the cache is")]
+fn cache() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("SYNAPSE_BACKUP_CACHE").unwrap_or_else(|| {
+        let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        caches.expect("HOME is not set").join("synapse-backup")
+    })
 }
 
 fn owner() -> Account {

@@ -113,7 +113,7 @@ async fn store_one(
         drain(task, &mut moment, rows).await?;
         Ok(facts::Facts::read(&mut moment, &outline, COUNTED_BYTES_MAX).await?)
     };
-    let (dumped, facts) = futures::future::try_join(dump_streams(&dump, streams, jobs), beside).await?;
+    let (dumped, facts) = futures::future::try_join(Box::pin(dump_streams(&dump, streams, jobs)), Box::pin(beside)).await?;
     moment.close().await;
     task.run.progress.done(&dump.stage);
     let report = DatabaseReport {

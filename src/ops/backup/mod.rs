@@ -151,7 +151,7 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(4);
 pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let dry = options.dry_run.then(|| repository.discarding_writes());
     let repository = dry.as_ref().unwrap_or(repository);
-    let prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
+    let mut prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
     let mut distrusted = BTreeSet::new();
     for _ in 0..ATTEMPTS_MAX {
         let writer = Writer::open(repository, Arc::clone(&prepared.catalog), distrusted.clone(), &prepared.budget);
@@ -160,8 +160,13 @@ pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &
             .await;
         match ended {
             Ok(Attempt::Committed(report)) => return Ok(*report),
-            // B4: what vanished is sent again, and all the rest is found in the index.
-            Ok(Attempt::Gone(packs)) => distrusted.extend(packs),
+            // B4: what vanished is sent again; all the rest, this attempt's own packs too, is found in the index.
+            Ok(Attempt::Gone(packs)) => {
+                distrusted.extend(packs);
+                prepared.catalog = run
+                    .until_cancelled(load_catalog(repository, &prepared.budget, prepared.previous.as_ref()))
+                    .await?;
+            }
             Err(error) => {
                 if tokio::time::timeout(ABORT_PATIENCE, writer.abort()).await.is_err() {
                     tracing::warn!("unfinished uploads could not be aborted in time; the store cleans them up");
@@ -206,13 +211,13 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
         Vec::new()
     };
     let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
-    let catalog = catalog::load(repository, budget.catalog_bytes).await.context("load the index")?;
     let previous = snapshots::newest(repository, Some(&homeserver.server_name))
         .await
         .context("find the last snapshot")?;
+    let catalog = load_catalog(repository, &budget, previous.as_ref()).await?;
     Ok(Prepared {
         budget,
-        catalog: Arc::new(catalog),
+        catalog,
         previous,
         tools,
         sources,
@@ -220,11 +225,20 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
     })
 }
 
+/// The index as it is now (B1).
+async fn load_catalog(repository: &Repository, budget: &Budget, previous: Option<&Loaded>) -> anyhow::Result<Arc<Catalog>> {
+    let mut catalog = catalog::load(repository, budget.catalog_bytes).await.context("load the index")?;
+    catalog.prefer(previous.map_or(&[], |loaded| &loaded.snapshot.packs));
+    Ok(Arc::new(catalog))
+}
+
 /// Everything that one attempt stored.
 struct Taken {
     config: StoredConfig,
     databases: StoredDatabases,
     media: Option<StoredMedia>,
+    /// Packs of earlier runs that were read and are not whole.
+    damaged: BTreeSet<PackId>,
     time: Timestamp,
 }
 
@@ -240,6 +254,10 @@ async fn attempt(
     let finished = writer.finish().await.context("finish the packs")?;
     let mut relied = writer.relied();
     relied.extend(finished.packs);
+    let damaged: Vec<PackId> = taken.damaged.intersection(&relied).copied().collect();
+    if !damaged.is_empty() {
+        return Ok(Attempt::Gone(damaged));
+    }
     let document = |id: ObjectId, packs: &BTreeSet<PackId>| document(id, packs, writer, &taken, prepared, homeserver, options);
     if options.dry_run {
         return Ok(Attempt::Committed(Box::new(report(None, &taken, writer, homeserver))));
@@ -287,12 +305,13 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         };
         database::store_databases(&task, &prepared.sources, rows_out).await
     };
-    let media = Box::pin(async {
+    let media = async {
         // No rows: media were not asked for, or the database part has failed and says so itself.
         let Ok(rows) = rows_in.await else { return Ok(None) };
         take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
-    });
-    let (config, databases, media) = futures::future::try_join3(config, databases, media).await?;
+    };
+    let (config, databases, media) = Box::pin(futures::future::try_join3(config, databases, media)).await?;
+    let (media, damaged) = media.unzip();
     let time = match time.get() {
         Some(time) => *time,
         None => writer.repository().date().await?,
@@ -301,6 +320,7 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
         config,
         databases,
         media,
+        damaged: damaged.unwrap_or_default(),
         time,
     })
 }
@@ -312,7 +332,7 @@ async fn take_media(
     options: &Options,
     rows: spool::Rows,
     run: &Run<'_>,
-) -> anyhow::Result<StoredMedia> {
+) -> anyhow::Result<(StoredMedia, BTreeSet<PackId>)> {
     let previous = prepared.previous.as_ref().and_then(|loaded| loaded.snapshot.media.as_ref());
     let limits = options.limits;
     let reader = Reader::with_catalog(
@@ -355,7 +375,7 @@ async fn take_media(
     };
     let stored = media::store_media(&task, rows).await?;
     run.progress.done("media");
-    Ok(stored)
+    Ok((stored, reader.damaged_packs()))
 }
 
 /// Where a media file may be on this host: the media store, then providers that are folders, as Synapse asks them.

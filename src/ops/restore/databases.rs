@@ -16,7 +16,7 @@ use crate::ops::Error;
 use crate::ops::connect::{self, LOCK_SECONDS};
 use crate::repo::reader::Reader;
 use crate::synapse::config;
-use crate::synapse::postgres::load::LoadOptions;
+use crate::synapse::postgres::load::{Content, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
 use crate::synapse::postgres::tools::Version;
 use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
@@ -212,7 +212,7 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
         keep_privileges: ownership.keep_privileges,
         role: None,
         superuser: session.server().superuser,
-        data_only: false,
+        content: Content::Everything,
     };
     if !ownership.lacking.is_empty() {
         tracing::warn!(

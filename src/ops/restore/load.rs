@@ -16,7 +16,7 @@ use crate::ops::{Error, Run};
 use crate::repo::reader::Reader;
 use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
 use crate::synapse::postgres::check::{self, Expected};
-use crate::synapse::postgres::load::{Load, LoadOptions};
+use crate::synapse::postgres::load::{Content, Load, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
 use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, plan, target};
 
@@ -94,7 +94,7 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
     drop(bytes);
     warn(&archive.load(Section::BeforeData, 1).await.context("load the definitions")?);
     let options = LoadOptions {
-        data_only: true,
+        content: Content::Rows,
         ..task.options.clone()
     };
     load_rows(task, rows, &options).await?;
@@ -166,6 +166,6 @@ fn expected(database: &Database, facts: &Facts) -> Expected {
     let by_streams = database.streams.first().is_some_and(|stream| stream.name == plan::SCHEMA_STREAM);
     Expected {
         rows: counted.filter(|(name, _)| !left_out(name)).collect(),
-        sequences: if by_streams { facts.sequences.clone() } else { BTreeMap::default() },
+        sequences: if by_streams { facts.sequences.clone() } else { BTreeMap::new() },
     }
 }

@@ -137,7 +137,10 @@ async fn refuse_unless_whole(repository: &Repository, snapshot: &Snapshot, limit
     };
     let report = verify::verify(repository, &options, run).await?;
     let Some(first) = report.problems.first() else { return Ok(()) };
-    let message = format!("snapshot {} is late and no longer whole: {}: {}", snapshot.id, first.item, first.message);
+    let message = format!(
+        "snapshot {} is late and no longer whole: {}: {}",
+        snapshot.id, first.item, first.message
+    );
     let hint = "take another snapshot; `cat` still gives single items of this one, `verify` names what is lost";
     Err(Error::failed(message, hint).into())
 }

@@ -4,7 +4,7 @@
 //! is hashed before it is believed. A pack that is gone is put aside and the index read anew; a damaged copy is passed
 //! over for another one. What is left without any good copy is an error for that blob alone: the caller decides.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -95,6 +95,12 @@ impl Reader {
     /// The index as it is known now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&lock(&self.catalog))
+    }
+
+    /// Packs that were found gone or not whole until now: nothing new should rely on them.
+    pub fn damaged_packs(&self) -> BTreeSet<PackId> {
+        let bad = lock(&self.bad);
+        bad.keys().map(|(_, pack)| *pack).chain(lock(&self.aside).iter().copied()).collect()
     }
 
     /// Raw bytes that one window may hold.

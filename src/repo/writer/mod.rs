@@ -180,15 +180,15 @@ impl Writer {
             .collect()
     }
 
-    /// The usable pack that holds this blob, if the index or the hint of an earlier list knows one.
+    /// The usable pack that holds this blob, if the index or the hint of an earlier list knows one; the hinted one if
+    /// it is among several.
     pub fn known(&self, id: &BlobId, hint: Option<PackId>) -> Option<PackId> {
-        let found = self
-            .inner
-            .catalog
-            .usable(id)
-            .map(|location| location.pack)
-            .filter(|pack| self.usable(*pack));
-        found.or_else(|| hint.filter(|pack| self.inner.catalog.truncated && self.usable(*pack)))
+        let catalog = &self.inner.catalog;
+        let hinted = hint.filter(|pack| self.usable(*pack));
+        let found = hinted
+            .and_then(|hint| catalog.usable(id, |pack| pack == hint))
+            .or_else(|| catalog.usable(id, |pack| !self.inner.distrusted.contains(&pack)));
+        found.map(|location| location.pack).or_else(|| hinted.filter(|_| catalog.truncated))
     }
 
     /// Is this blob to be sent? Exactly one caller is told [`Claim::New`] and must then bring it in the frame whose
@@ -198,9 +198,7 @@ impl Writer {
         if let Some(placement) = claims.get(&id) {
             return Claim::Pending(placement);
         }
-        if let Some(location) = self.inner.catalog.usable(&id)
-            && !self.inner.distrusted.contains(&location.pack)
-        {
+        if let Some(location) = self.inner.catalog.usable(&id, |pack| !self.inner.distrusted.contains(&pack)) {
             return Claim::Known(location.pack);
         }
         claims.insert(id, placement);

@@ -205,7 +205,8 @@ impl Dump {
 /// waits for *us* stands before it in the queue, and still does when the dump has given up.
 pub async fn explain(error: Error, info: &ConnInfo, tools: &Tools, options: &DumpOptions) -> Error {
     let Error::Child { message, .. } = &error else { return error };
-    if !(message.contains("lock timeout") || message.contains("could not obtain lock")) {
+    // pg_dump waits by `statement_timeout`, so the statement tells, not the words of the error.
+    if !message.contains("LOCK TABLE") {
         return error;
     }
     let Ok(mut session) = Session::open(info, tools, Purpose::Read, LOOK_SECONDS).await else {

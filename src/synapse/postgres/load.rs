@@ -26,7 +26,6 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// How to load.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each stands for an argument of pg_restore")]
 pub struct LoadOptions {
     /// Objects get the owners that the dump names; else they belong to our role, or to `role`.
     pub keep_owners: bool,
@@ -36,8 +35,18 @@ pub struct LoadOptions {
     pub role: Option<String>,
     /// Is our role (or `role`) a superuser? If not, comments on extensions are left out.
     pub superuser: bool,
-    /// Rows only: the definitions are there already.
-    pub data_only: bool,
+    /// What the stream is.
+    pub content: Content,
+}
+
+/// What a stream that is loaded holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Content {
+    /// Definitions and rows.
+    #[default]
+    Everything,
+    /// Rows: the definitions are there already.
+    Rows,
 }
 
 impl LoadOptions {
@@ -90,7 +99,7 @@ impl Load {
             stage: head,
             left_out: Vec::new(),
         };
-        if load.options.superuser || load.options.data_only {
+        if load.options.superuser || load.options.content == Content::Rows {
             load.stage = Stage::Streaming(Box::new(load.restore(None)?));
         }
         Ok(load)
@@ -207,7 +216,7 @@ impl Load {
     fn restore(&self, list: Option<&str>) -> Result<Child, Error> {
         let mut command = self.info.command(&self.program);
         self.options.apply(&mut command);
-        if self.options.data_only {
+        if self.options.content == Content::Rows {
             // Not `--section=data`: large objects are made in another section, and count as data here.
             command.arg("--data-only");
         }

@@ -337,7 +337,7 @@ fn statement_hint(sqlstate: &str, message: &str) -> Option<&'static str> {
 fn child_hint(program: &str, status: &str, message: &str) -> Option<&'static str> {
     if message.contains("conflict with recovery") {
         Some("a replica cancels long reads: raise max_standby_streaming_delay there, or dump from the primary")
-    } else if message.contains("lock timeout") || message.contains("could not obtain lock") {
+    } else if message.contains("LOCK TABLE") {
         Some("another transaction holds a lock on one of the tables: run again when it is over")
     } else if message.contains("administrator command") || message.contains("server closed the connection") {
         Some("the server or somebody ended the session: see the log of the server, and run again")

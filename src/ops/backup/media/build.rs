@@ -65,13 +65,7 @@ type Placed = (MediaEntry, Vec<PackId>);
 
 pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>) -> anyhow::Result<Done> {
     if let Some(shard) = inherit(task, &group) {
-        {
-            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.report.files += shard.count;
-            counts.report.unchanged += shard.count;
-            counts.report.bytes += shard.bytes;
-            *counts.states.entry("present".into()).or_default() += shard.count;
-        }
+        note_inherited(&shard, counts);
         audit::audit(task, group.rows, counts).await?;
         task.run.progress.advance("media", shard.bytes, shard.count);
         return Ok(Done::Inherited(shard));
@@ -99,6 +93,14 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     audit::audit(task, unread, counts).await?;
     read(task, &group, &to_read, &mut placed, counts).await?;
     Ok(assemble(&group, placed, counts))
+}
+
+fn note_inherited(shard: &ShardRef, counts: &Mutex<Counts>) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    counts.report.files += shard.count;
+    counts.report.unchanged += shard.count;
+    counts.report.bytes += shard.bytes;
+    *counts.states.entry("present".into()).or_default() += shard.count;
 }
 
 /// The old shard, when its rows are these rows, nothing of it is open, and everything it relies on is usable (B1).

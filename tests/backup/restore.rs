@@ -1,0 +1,505 @@
+//! Restore never merges, never writes what is damaged, and leaves nothing behind that could be started half.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use synapse_backup::format::snapshot::ProblemKind::{Damaged, Missing};
+use synapse_backup::format::{BlobId, keys};
+use synapse_backup::ops::restore::{DatabaseTarget, Options};
+use synapse_backup::ops::{self, ErrorKind, Part};
+use synapse_backup::repo::{Repository, catalog};
+use synapse_backup::store::Store;
+use synapse_backup::store::memory::{Clock, Memory};
+
+use crate::cluster::quoted;
+use crate::homeserver::{Home, KEY, digest, item_of, noise, without_one_time_keys};
+use crate::rig::{
+    backup, conninfo, copy_of, fresh_in, listed, memory, named, reopen, restore, restore_files_to, restore_to, run, ticking, verify,
+};
+use crate::tree::{files, tree};
+
+/// A homeserver, its backup, and where the backup is.
+struct Story {
+    home: Home,
+    memory: Arc<Memory>,
+    repository: Repository,
+}
+
+impl Story {
+    async fn new() -> Self {
+        let (home, memory) = (Home::new(), memory());
+        let repository = fresh_in(&memory).await;
+        assert_eq!(backup(&repository, &home).await.problems, []);
+        Self { home, memory, repository }
+    }
+
+    /// The repository in a copy of the store, in which the blobs of these bytes have rotted.
+    async fn rotten(&self, contents: &[&[u8]]) -> Repository {
+        let memory = copy_of(&self.memory).await;
+        let repository = reopen(ticking(&memory)).await;
+        let index = catalog::load(&repository, 1 << 30).await.unwrap();
+        for content in contents {
+            let copies = index.copies(&BlobId::of(content));
+            assert_eq!(copies.len(), 1, "one blob, one copy");
+            let key = keys::pack(copies[0].pack);
+            let mut bytes = memory.objects()[&key].to_vec();
+            bytes[(copies[0].blob.frame_offset + copies[0].blob.frame_length / 2) as usize] ^= 1;
+            memory.damage(&key, Bytes::from(bytes));
+        }
+        repository
+    }
+
+    /// In place: no `--to`, and the database into a new one.
+    fn in_place(&self, database: &str) -> Options {
+        Options {
+            to: None,
+            ..restore_to(&self.home.root, self.home.cluster, database)
+        }
+    }
+
+    fn is_empty(&self, database: &str) -> bool {
+        self.home.cluster.psql(
+            database,
+            "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+        ) == "0"
+    }
+}
+
+/// What stands in the way of a restore: a word, how it is put there, and what the error says.
+type Obstacle = (&'static str, fn(&Home), &'static str);
+
+const OBSTACLES: [Obstacle; 7] = [
+    ("a medium", |home| home.write("var/media/local_content/x", b"1"), "the media store"),
+    (
+        "a folder in the media store",
+        |home| fs::create_dir_all(home.at("var/media/lost+found")).unwrap(),
+        "the media store",
+    ),
+    ("a file as media store", |home| home.write("var/media", b"1"), "the media store"),
+    (
+        "another homeserver.yaml",
+        |home| home.write("etc/homeserver.yaml", b"server_name: other\n"),
+        "there already",
+    ),
+    (
+        "the same homeserver.yaml",
+        |home| {
+            fs::copy(home.at("old/etc/homeserver.yaml"), home.at("etc/homeserver.yaml")).unwrap();
+        },
+        "there already",
+    ),
+    (
+        "another signing key",
+        |home| home.write("etc/signing.key", b"ed25519 b x\n"),
+        "there already",
+    ),
+    ("another file", |home| home.write("etc/log.yaml", b"version: 2\n"), "there already"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_would_merge_is_refused_before_anything_is_written() {
+    let story = Story::new().await;
+    let home = &story.home;
+    fs::create_dir(home.at("old")).unwrap();
+    fs::rename(home.at("etc"), home.at("old/etc")).unwrap();
+    fs::rename(home.at("var"), home.at("old/var")).unwrap();
+    let database = home.cluster.database("restored");
+    for (name, put, words) in OBSTACLES {
+        fs::create_dir(home.at("etc")).unwrap();
+        put(home);
+        let before = tree(&home.root);
+        let error = restore(&story.repository, "latest", &story.in_place(&database))
+            .await
+            .expect_err(name);
+        assert!(error.contains(words), "{name}: {error}");
+        assert_eq!(tree(&home.root), before, "{name}");
+        assert!(story.is_empty(&database), "{name}");
+        fs::remove_dir_all(home.at("etc")).unwrap();
+        if home.at("var").exists() {
+            fs::remove_dir_all(home.at("var")).unwrap();
+        }
+    }
+    // A database with a single table.
+    home.cluster.psql(&database, "CREATE TABLE mine (id int)");
+    let before = tree(&home.root);
+    let error = restore(&story.repository, "latest", &story.in_place(&database)).await.unwrap_err();
+    assert!(error.contains("is not empty: it has table"), "{error}");
+    assert_eq!(tree(&home.root), before);
+    home.cluster.psql(&database, "DROP TABLE mine");
+
+    // A shared file that is there as it was is left alone, and empty folders are no obstacle.
+    fs::create_dir_all(home.at("etc")).unwrap();
+    fs::create_dir_all(home.at("var/media")).unwrap();
+    fs::copy(home.at("old/etc/log.yaml"), home.at("etc/log.yaml")).unwrap();
+    let inode = fs::metadata(home.at("etc/log.yaml")).unwrap().ino();
+    let report = restore(&story.repository, "latest", &story.in_place(&database)).await.unwrap();
+    assert_eq!(report.problems, []);
+    assert_eq!(fs::metadata(home.at("etc/log.yaml")).unwrap().ino(), inode);
+    assert_eq!(files(&home.at("etc")), files(&home.at("old/etc")));
+    assert_eq!(files(&home.at("var")), files(&home.at("old/var")));
+    assert_eq!(
+        digest(home.cluster, &database),
+        without_one_time_keys(digest(home.cluster, &home.database))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_needs_an_empty_folder_and_a_word_about_every_database() {
+    let story = Story::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = story.home.cluster.database("restored");
+    let to = |path: &str| restore_to(&folder.path().join(path), story.home.cluster, &database);
+    fs::write(folder.path().join("file"), b"").unwrap();
+    fs::create_dir_all(folder.path().join("full/x")).unwrap();
+    let nothing_said = Options {
+        databases: Vec::new(),
+        ..to("new")
+    };
+    let wrong_name = Options {
+        databases: vec![
+            ("synapse".into(), DatabaseTarget::Skip),
+            ("synapse-main".into(), DatabaseTarget::Skip),
+        ],
+        ..to("new")
+    };
+    let cases = [
+        (to("file"), ErrorKind::Failed, "is not empty"),
+        (to("full"), ErrorKind::Failed, "is not empty"),
+        (nothing_said, ErrorKind::Usage, "--to without --database synapse=CONNINFO"),
+        (wrong_name, ErrorKind::Usage, "no database `synapse-main`"),
+    ];
+    let before = tree(folder.path());
+    for (options, kind, words) in cases {
+        let error = ops::restore::restore(&story.repository, "latest", &options, &run())
+            .await
+            .unwrap_err();
+        assert!(format!("{error:#}").contains(words), "{error:#}");
+        assert_eq!(error.downcast_ref::<ops::Error>().unwrap().kind, kind);
+        assert_eq!(tree(folder.path()), before, "{words}");
+        assert!(story.is_empty(&database));
+    }
+    let plan = restore(
+        &story.repository,
+        "latest",
+        &Options {
+            dry_run: true,
+            ..to("new")
+        },
+    )
+    .await
+    .unwrap()
+    .plan;
+    assert!(plan.iter().any(|line| line.contains("4 media files")), "{plan:#?}");
+    assert_eq!(tree(folder.path()), before, "a dry run writes nothing");
+    assert!(story.is_empty(&database));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_place_the_database_goes_where_the_configuration_says() {
+    let story = Story::new().await;
+    let home = &story.home;
+    let before = digest(home.cluster, &home.database);
+    fs::rename(home.at("etc"), home.at("old")).unwrap();
+    let options = Options {
+        databases: Vec::new(),
+        parts: [Part::Config, Part::Database].into(),
+        create_database: true,
+        ..story.in_place("")
+    };
+    let error = restore(&story.repository, "latest", &options).await.unwrap_err();
+    assert!(error.contains("is not empty"), "production is still there: {error}");
+    home.cluster.psql("postgres", &format!("DROP DATABASE {}", quoted(&home.database)));
+    let report = restore(&story.repository, "latest", &options).await.unwrap();
+    assert_eq!((report.problems.len(), report.media_files), (0, 0));
+    assert_eq!(digest(home.cluster, &home.database), without_one_time_keys(before));
+    assert_eq!(files(&home.at("etc")), files(&home.at("old")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_media_and_files_are_named_and_the_rest_is_written() {
+    let story = Story::new().await;
+    let repository = story.rotten(&[&noise(1, 40_000), b"version: 1\n"]).await;
+    let target = tempfile::tempdir().unwrap();
+    let report = restore(&repository, "latest", &restore_files_to(target.path())).await.unwrap();
+    let log = format!("config{}", story.home.at("etc/log.yaml").display());
+    assert_eq!(
+        named(&report.problems),
+        [(Damaged, log), (Damaged, item_of("AliceFirstPicture0000001"))]
+    );
+    let mut expected = files(&story.home.root);
+    expected.retain(|path, _| !path.ends_with("log.yaml") && !path.ends_with("Al/ic/eFirstPicture0000001"));
+    assert_eq!(files(&target.path().join(story.home.root.strip_prefix("/").unwrap())), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_signing_key_ends_the_restore_before_anything_is_written() {
+    let story = Story::new().await;
+    let repository = story.rotten(&[KEY.as_bytes()]).await;
+    let target = tempfile::tempdir().unwrap();
+    let database = story.home.cluster.database("restored");
+    let error = restore(&repository, "latest", &restore_to(target.path(), story.home.cluster, &database))
+        .await
+        .unwrap_err();
+    assert!(error.contains("the signing key") && error.contains("is damaged"), "{error}");
+    assert_eq!(tree(target.path()).len(), 0);
+    assert!(story.is_empty(&database));
+    // What needs no key can be had.
+    let media = Options {
+        parts: [Part::Media].into(),
+        ..restore_files_to(target.path())
+    };
+    assert_eq!(restore(&repository, "latest", &media).await.unwrap().media_files, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_dump_ends_the_restore_without_homeserver_yaml_and_key() {
+    let story = Story::new().await;
+    let taken = listed(&story.repository).await.remove(0);
+    let document = crate::rig::document(&story.repository, &taken).await;
+    let list = &document.databases[0].streams[0].list;
+    // The first blob, one in the middle, the last one.
+    for at in [0, list.entries.len() / 2, list.entries.len() - 1] {
+        let memory = copy_of(&story.memory).await;
+        let repository = reopen(ticking(&memory)).await;
+        let index = catalog::load(&repository, 1 << 30).await.unwrap();
+        let location = index.copies(&list.entries[at].id)[0];
+        let key = keys::pack(location.pack);
+        let mut bytes = memory.objects()[&key].to_vec();
+        // All blobs of a small dump share a frame: cut out of the pack what this one stands on.
+        bytes[(location.blob.frame_offset + location.blob.frame_length / 2) as usize] ^= 1;
+        memory.damage(&key, Bytes::from(bytes));
+        let target = tempfile::tempdir().unwrap();
+        let database = story.home.cluster.database("restored");
+        let error = restore(&repository, "latest", &restore_to(target.path(), story.home.cluster, &database))
+            .await
+            .unwrap_err();
+        assert!(
+            error.contains("database `synapse` could not be loaded") && error.contains("the dump is damaged"),
+            "{error}"
+        );
+        let written = tree(target.path());
+        assert!(
+            !written
+                .keys()
+                .any(|path| path.ends_with("homeserver.yaml") || path.ends_with("signing.key")),
+            "{written:#?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn homeserver_yaml_and_key_are_written_last() {
+    let story = Story::new().await;
+    let target = tempfile::tempdir().unwrap();
+    restore(&story.repository, "latest", &restore_files_to(target.path()))
+        .await
+        .unwrap();
+    let below = target.path().join(story.home.root.strip_prefix("/").unwrap());
+    let placed = |path: &std::path::Path| {
+        let metadata = fs::metadata(below.join(path)).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    let (yaml, key) = (placed("etc/homeserver.yaml".as_ref()), placed("etc/signing.key".as_ref()));
+    assert!(
+        key < yaml,
+        "Synapse cannot start without homeserver.yaml, and makes a new identity without the key"
+    );
+    let others = files(&below)
+        .into_keys()
+        .filter(|path| !path.ends_with("homeserver.yaml") && !path.ends_with("signing.key"));
+    for path in others {
+        assert!(placed(&path) < key, "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_prefixes_and_mapped_paths_are_brought_back_alone() {
+    let story = Story::new().await;
+    let root = story.home.root.strip_prefix("/").unwrap().to_owned();
+    let count = |parts: Vec<Part>, map: &[(&str, &str)], prefix: Option<&str>| {
+        let map = map.iter().map(|(old, new)| (story.home.at(old), new.into())).collect();
+        let options = Options {
+            parts: parts.into_iter().collect(),
+            path_map: map,
+            prefix: prefix.map(str::to_owned),
+            ..restore_files_to(std::path::Path::new("/"))
+        };
+        let repository = &story.repository;
+        async move {
+            let target = tempfile::tempdir().unwrap();
+            let options = Options {
+                to: Some(target.path().join("new")),
+                ..options
+            };
+            let report = restore(repository, "latest", &options).await.unwrap();
+            assert_eq!(report.problems, []);
+            if !target.path().join("new").exists() {
+                return Vec::new();
+            }
+            let written = files(&target.path().join("new"));
+            written.into_keys().map(|path| path.display().to_string()).collect::<Vec<String>>()
+        }
+    };
+    let at = |path: &str| root.join(path).display().to_string();
+    let config = ["etc/homeserver.yaml", "etc/log.yaml", "etc/signing.key"].map(at);
+    assert_eq!(count(vec![Part::Config], &[], None).await, config);
+    assert_eq!(count(vec![Part::Database], &[], None).await, [] as [String; 0]);
+    assert_eq!(count(vec![Part::Media], &[], None).await.len(), 4);
+    assert_eq!(count(vec![Part::Media], &[], Some("local_content/Al/")).await.len(), 2);
+    let mapped = count(
+        vec![Part::Config, Part::Media],
+        &[("etc", "/srv/conf"), ("var/media", "/mnt/m")],
+        None,
+    )
+    .await;
+    let outside = mapped
+        .iter()
+        .filter(|path| !path.starts_with("srv/conf/") && !path.starts_with("mnt/m/local_"))
+        .count();
+    assert_eq!((mapped.len(), outside), (7, 0), "{mapped:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_was_cut_short_is_resumed() {
+    let story = Story::new().await;
+    let target = tempfile::tempdir().unwrap();
+    let whole = restore_files_to(target.path());
+    restore(&story.repository, "latest", &whole).await.unwrap();
+    let below = target.path().join(story.home.root.strip_prefix("/").unwrap());
+    fs::remove_file(below.join("etc/homeserver.yaml")).unwrap();
+    fs::remove_dir_all(below.join("var/media/local_content/Al")).unwrap();
+    let error = restore(&story.repository, "latest", &whole).await.unwrap_err();
+    assert!(error.contains("is not empty"), "{error}");
+    let report = restore(&story.repository, "latest", &Options { resume: true, ..whole })
+        .await
+        .unwrap();
+    assert_eq!((report.media_files, report.media_kept, report.problems.len()), (2, 2, 0));
+    assert_eq!(files(&below), files(&story.home.root));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_other_bytes_is_not_overwritten_by_a_resumed_restore() {
+    let story = Story::new().await;
+    let target = tempfile::tempdir().unwrap();
+    let below = target.path().join(story.home.root.strip_prefix("/").unwrap());
+    let other = below.join("var/media").join(crate::homeserver::path_of("AliceFirstPicture0000001"));
+    crate::homeserver::write(&other, b"somebody else's");
+    let options = Options {
+        resume: true,
+        ..restore_files_to(target.path())
+    };
+    let report = restore(&story.repository, "latest", &options).await.unwrap();
+    let names: Vec<String> = report.problems.iter().map(|problem| problem.item.clone()).collect();
+    assert_eq!(names, [item_of("AliceFirstPicture0000001")]);
+    assert_eq!(fs::read(other).unwrap(), b"somebody else's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_saved_is_not_written_and_no_new_problem() {
+    let home = Home::new();
+    home.row("NeverThere00000000000001", b"x");
+    let repository = crate::rig::fresh().await;
+    assert_eq!(
+        named(&backup(&repository, &home).await.problems),
+        [(Missing, item_of("NeverThere00000000000001"))]
+    );
+    let target = tempfile::tempdir().unwrap();
+    let report = restore(&repository, "latest", &restore_files_to(target.path())).await.unwrap();
+    assert_eq!((report.problems.len(), report.media_files), (0, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_snapshot_does_not_count_unless_it_is_asked_for() {
+    let story = Story::new().await;
+    // A bucket that was mirrored a day later: every object landed after its `not_after`.
+    let mirror = Arc::new(Memory::new(Clock::starting_at("2026-11-02T00:00:00Z".parse().unwrap())));
+    for (key, bytes) in story.memory.objects() {
+        mirror.put(&key, bytes).await.unwrap();
+    }
+    let repository = reopen(ticking(&mirror)).await;
+    assert_eq!(listed(&repository).await, [] as [String; 0]);
+    let id = listed(&story.repository).await.remove(0);
+    let target = tempfile::tempdir().unwrap();
+    for name in ["latest", "latest:example.org", &id] {
+        let strict = restore_files_to(&target.path().join("strict"));
+        let error = restore(&repository, name, &strict).await.unwrap_err();
+        assert!(error.contains("no snapshot"), "{name}: {error}");
+        let late = Options {
+            late: true,
+            ..restore_files_to(&target.path().join(name))
+        };
+        assert_eq!(restore(&repository, name, &late).await.unwrap().media_files, 4, "{name}");
+    }
+    assert!(!target.path().join("strict").exists());
+    // Nor does the next backup inherit from it; what is in the index it finds.
+    let next = backup(&repository, &story.home).await;
+    assert_eq!((next.media.new, next.media.unchanged), (4, 0));
+    assert!(next.new_bytes < 400_000, "{}", next.new_bytes);
+    assert_eq!(listed(&repository).await, [next.snapshot.unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_of_a_server_is_found_among_those_of_others() {
+    let (alice, bob) = (Home::new(), Home::new());
+    bob.write_config("bob.example.net", "");
+    bob.upload("OnlyBobHasThis0000000001", b"bob");
+    let repository = crate::rig::fresh().await;
+    let mut newest = Vec::new();
+    for home in [&alice, &bob, &alice, &bob] {
+        newest.push(backup(&repository, home).await);
+    }
+    assert_eq!(
+        (newest[2].media.unchanged, newest[3].media.unchanged),
+        (4, 5),
+        "each inherits from its own"
+    );
+    let target = tempfile::tempdir().unwrap();
+    for (name, taken) in [("latest", 3), ("latest:bob.example.net", 3), ("latest:example.org", 2)] {
+        let options = Options {
+            dry_run: true,
+            ..restore_files_to(&target.path().join("new"))
+        };
+        let report = restore(&repository, name, &options).await.unwrap();
+        assert_eq!(Some(report.snapshot), newest[taken].snapshot, "{name}");
+    }
+    let unknown = restore(&repository, "latest:carol.example.com", &restore_files_to(target.path()))
+        .await
+        .unwrap_err();
+    assert!(unknown.contains("no snapshot"), "{unknown}");
+    assert_eq!(verify(&repository, None).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_role_restores_into_its_own_database() {
+    let story = Story::new().await;
+    let cluster = story.home.cluster;
+    let role = cluster.role("synapse_user", "it's a \\secret");
+    let database = cluster.database("restored");
+    cluster.psql(
+        "postgres",
+        &format!("ALTER DATABASE {} OWNER TO {}", quoted(&database), quoted(&role)),
+    );
+    let target = tempfile::tempdir().unwrap();
+    let info = format!(
+        "host=127.0.0.1 port={} user={role} password='it\\'s a \\\\secret' dbname={database}",
+        cluster.port
+    );
+    let options = Options {
+        databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(info))],
+        ..restore_files_to(target.path())
+    };
+    let report = restore(&story.repository, "latest", &options).await.unwrap();
+    assert_eq!(report.problems, []);
+    assert!(!report.plan.iter().any(|line| line.contains("secret")), "{:#?}", report.plan);
+    assert_eq!(
+        cluster.psql(&database, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"),
+        role
+    );
+    assert_eq!(
+        digest(cluster, &database),
+        without_one_time_keys(digest(cluster, &story.home.database))
+    );
+    assert!(conninfo(cluster, &database).contains(&database));
+}
