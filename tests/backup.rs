@@ -23,8 +23,12 @@ mod tree;
 mod dump;
 #[path = "backup/faults.rs"]
 mod faults;
+#[path = "backup/forged.rs"]
+mod forged;
 #[path = "backup/media.rs"]
 mod media;
+#[path = "backup/names.rs"]
+mod names;
 #[path = "backup/repair.rs"]
 mod repair;
 #[path = "backup/restore.rs"]

@@ -241,6 +241,10 @@ pub(super) struct Cat {
     pub(super) item: String,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and they are independent"
+)]
 #[derive(ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Restore {

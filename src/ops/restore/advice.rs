@@ -5,13 +5,14 @@
 
 use super::Options;
 use super::load::forgets_remote_media;
-use crate::format::snapshot::{ConfigRole, Snapshot};
+use crate::format::snapshot::{ConfigItem, ConfigRole, Snapshot};
 
 /// The steps, in order.
 pub(super) fn next_steps(snapshot: &Snapshot, options: &Options) -> Vec<String> {
     let server = &snapshot.server_name;
     let mut steps = Vec::new();
-    if snapshot.config.iter().any(|item| item.role == ConfigRole::SigningKey) {
+    let is_saved_key = |item: &ConfigItem| item.role == ConfigRole::SigningKey && item.sha256.is_some();
+    if snapshot.config.iter().any(is_saved_key) {
         let keys: Vec<String> = snapshot
             .signing_keys
             .iter()

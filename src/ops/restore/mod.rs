@@ -33,6 +33,10 @@ pub enum DatabaseTarget {
 }
 
 /// What a restore is told.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and they are independent"
+)]
 #[derive(Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Options {
@@ -108,13 +112,13 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     let mut plan = plan::plan(&snapshot, options)?;
     let databases = databases::targets(&reader, &snapshot, options).await?;
     targets::check_files(&mut plan, options)?;
-    // The small files are read first: without a whole signing key nothing is begun.
-    let config = config::read(&reader, &plan).await?;
     let mut report = Report {
         snapshot: snapshot.id.to_string(),
         plan: plan.lines(&databases),
         ..Report::default()
     };
+    // Without a whole signing key nothing is begun.
+    let last = config::read_last(&reader, &mut plan).await?;
     let loads = databases::check(&databases, options).await?;
     if options.dry_run {
         return Ok(report);
@@ -123,7 +127,8 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         report.databases.push(load::load(&reader, &snapshot, load, options, run).await?);
     }
     media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
-    config::write(&plan, config, options, &mut report, run).context("write the configuration")?;
+    let written = config::write(&reader, &plan, last, options, &mut report, run).await;
+    written.context("write the configuration")?;
     report.next_steps = advice::next_steps(&snapshot, options);
     Ok(report)
 }

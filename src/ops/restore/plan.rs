@@ -3,14 +3,14 @@
 //! Stored paths are taken for what they are, somebody else's words: one that is not absolute or climbs with `..` is a
 //! problem and never a place to write to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Options, check_names, wanted_databases, wants};
 use crate::format::ItemPath;
-use crate::format::snapshot::{ConfigItem, ConfigKind, Problem, ProblemKind, Snapshot};
+use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Problem, ProblemKind, Snapshot};
 use crate::ops::items::config_name;
 use crate::ops::{Error, Part};
 
@@ -60,6 +60,7 @@ pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Pla
     let mut plan = Plan::default();
     if wants(options, Part::Config) {
         plan_config(snapshot, options, &mut plan);
+        refuse_without_key(snapshot, &plan)?;
     }
     if let (true, Some(media)) = (wants(options, Part::Media), &snapshot.media) {
         match target(&media.root, options) {
@@ -131,6 +132,36 @@ fn plan_config(snapshot: &Snapshot, options: &Options, plan: &mut Plan) {
     };
     plan.config
         .sort_by(|a, b| (order(a.item.kind), &a.target).cmp(&(order(b.item.kind), &b.target)));
+    leave_out_below_links(plan);
+}
+
+/// What lies below a link of the snapshot would be written wherever that leads. A backup never makes such items: it
+/// saves them under the path behind the link.
+fn leave_out_below_links(plan: &mut Plan) {
+    let is_link = |planned: &&PlannedItem| planned.item.kind == ConfigKind::Symlink;
+    let links: BTreeSet<PathBuf> = plan.config.iter().filter(is_link).map(|link| link.target.clone()).collect();
+    let (kept, below) = std::mem::take(&mut plan.config)
+        .into_iter()
+        .partition(|planned| !planned.target.ancestors().skip(1).any(|above| links.contains(above)));
+    plan.config = kept;
+    plan.problems.extend(below.into_iter().map(|PlannedItem { item, .. }| Problem {
+        kind: ProblemKind::Damaged,
+        item: config_name(&item),
+        message: "it lies below a link of the same snapshot".into(),
+    }));
+}
+
+/// A signing key that cannot be put anywhere ends the restore: without it the server would make itself a new identity.
+fn refuse_without_key(snapshot: &Snapshot, plan: &Plan) -> Result<(), Error> {
+    for item in snapshot.config.iter().filter(|item| item.role == ConfigRole::SigningKey) {
+        let name = config_name(item);
+        if let Some(problem) = plan.problems.iter().find(|problem| problem.item == name) {
+            let message = format!("the signing key {} cannot be put back: {}", item.path, problem.message);
+            let hint = "bring back what you need with `--only media` or `--only database`, or try another snapshot";
+            return Err(Error::failed(message, hint));
+        }
+    }
+    Ok(())
 }
 
 /// Where a stored path goes: `--path-map` first, then under `--to`. Never outside: `..` is refused.

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
+use bytes::Bytes;
+
 /// Whose a file is; `None` leaves it to the process.
 pub(super) type Ids = Option<(u32, u32)>;
 
@@ -98,12 +100,14 @@ impl Pending {
     }
 }
 
-/// A whole small file.
-pub(super) fn put_file(target: &Path, bytes: &[u8], mode: u32, ids: Ids, durable: bool) -> io::Result<()> {
+/// A whole file whose blobs are at hand; its bytes are on the disk before its name is.
+pub(super) fn put_file(target: &Path, blobs: &[Bytes], mode: u32, ids: Ids) -> io::Result<()> {
     make_parents(target, ids)?;
     let mut pending = Pending::new(target)?;
-    pending.write(bytes)?;
-    pending.finish(target, mode, ids, durable)
+    for blob in blobs {
+        pending.write(blob)?;
+    }
+    pending.finish(target, mode, ids, true)
 }
 
 /// A link, as it was.
