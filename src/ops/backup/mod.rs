@@ -246,7 +246,9 @@ async fn attempt(
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt> {
-    let taken = run.until_cancelled(Box::pin(take(writer, prepared, homeserver, options, run))).await?;
+    let taken = run
+        .until_cancelled(Box::pin(take(writer, prepared, homeserver, options, run)))
+        .await?;
     run.progress.stage("commit", None, None);
     let finish = async { writer.finish().await.context("finish the packs") };
     let finished = run.until_cancelled(finish).await?;
