@@ -400,7 +400,7 @@ mod tests {
             "x rekey",
             "x extend",
             "x --identity key restore latest",
-            "x restore latest --resume",
+            "x restore latest --uploaded-by @a:b",
         ] {
             assert_eq!(parse(&words(line)).err().unwrap().exit_code(), 2, "{line}");
         }

@@ -86,7 +86,8 @@ async fn a_read_that_a_replica_cancels_is_explained() {
     let mut bytes = BytesMut::new();
     assert!(dump.read_into(&mut bytes).await.unwrap() > 0);
     primary.psql(&name, "TRUNCATE big");
-    follow(&primary, &replica).await;
+    // The replica now wants the lock that the dump has; a process that waits for its reader is cancelled when that reads on.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let error = loop {
         match dump.read_into(&mut bytes).await {
             Ok(read) => assert!(read > 0, "it ended well"),

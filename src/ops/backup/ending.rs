@@ -40,12 +40,11 @@ pub(super) async fn commit(
         () = run.cancel.cancelled() => {
             let key = on_its_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(key) = key else { return Err(Error::interrupted().into()) };
-            match tokio::time::timeout(COMMIT_PATIENCE, &mut committing).await {
-                Ok(ended) => outcome(ended),
-                Err(_) => {
-                    let _ = tokio::time::timeout(WITHDRAW_PATIENCE, repository.store().delete(&key)).await;
-                    Err(Error::interrupted().into())
-                }
+            if let Ok(ended) = tokio::time::timeout(COMMIT_PATIENCE, &mut committing).await {
+                outcome(ended)
+            } else {
+                let _ = tokio::time::timeout(WITHDRAW_PATIENCE, repository.store().delete(&key)).await;
+                Err(Error::interrupted().into())
             }
         }
     };

@@ -4,6 +4,7 @@
 //! not there, sent again under a new id (G1). Whatever was begun and not completed is aborted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -71,6 +72,8 @@ struct OpenPack {
 pub(super) struct PackUpload {
     key: String,
     id: OnceCell<UploadId>,
+    /// Beginning it failed: the key is not used again (G1).
+    refused: AtomicBool,
 }
 
 pub(super) async fn append(writer: &Writer, kind: PackKind, frames: Vec<EncodedFrame>) -> Result<()> {
@@ -136,6 +139,7 @@ fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
             upload: Arc::new(PackUpload {
                 key: keys::pack(id),
                 id: OnceCell::new(),
+                refused: AtomicBool::new(false),
             }),
             parts: JoinSet::new(),
         }
@@ -212,7 +216,18 @@ fn give_back(writer: &Writer, body: Bytes) {
 
 /// Begin the upload and write it down, so that `abort_uploads` knows of it whatever happens next.
 async fn begin(writer: &Writer, upload: &PackUpload) -> Result<UploadId, store::Error> {
-    let id = writer.inner.repository.store().create_upload(&upload.key).await?;
+    if upload.refused.load(Ordering::SeqCst) {
+        return Err(stopped(&upload.key));
+    }
+    let id = match writer.inner.repository.store().create_upload(&upload.key).await {
+        Ok(id) => id,
+        Err(error) => {
+            // The cause is kept before the other parts of this pack are told that it has come to nothing.
+            writer.fail(error.into());
+            upload.refused.store(true, Ordering::SeqCst);
+            return Err(stopped(&upload.key));
+        }
+    };
     lock(&writer.inner.open_uploads).insert(upload.key.clone(), id.clone());
     Ok(id)
 }
