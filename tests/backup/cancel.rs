@@ -103,9 +103,8 @@ async fn a_backup_that_is_told_to_stop_before_any_call_leaves_nothing() {
         let store: Arc<dyn Store> = Arc::new(hook);
         let (homeserver, options) = (home.discover(), options());
         // Opening is the first call, and not of the verb.
-        let repository = match tokio::time::timeout(Duration::from_secs(1), reopen(Arc::clone(&store))).await {
-            Ok(repository) => repository,
-            Err(_) => continue,
+        let Ok(repository) = tokio::time::timeout(Duration::from_secs(1), reopen(Arc::clone(&store))).await else {
+            continue;
         };
         let began = Instant::now();
         let ended = ops::backup::backup(&repository, &homeserver, &options, &run).await;

@@ -234,11 +234,8 @@ pub(crate) fn digest(cluster: &Cluster, database: &str) -> BTreeMap<String, Stri
     let mut digest: BTreeMap<String, String> = tables.lines().chain(sequences.lines()).filter_map(line).collect();
     // Newer minors put a random word at the begin and the end.
     let schema = String::from_utf8_lossy(&schema.stdout);
-    let schema: String = schema
-        .lines()
-        .filter(|line| !line.contains("restrict "))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let lines: Vec<&str> = schema.lines().filter(|line| !line.contains("restrict ")).collect();
+    let schema = lines.join("\n");
     digest.insert("schema".into(), schema);
     digest
 }

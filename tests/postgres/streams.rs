@@ -103,7 +103,7 @@ pub(super) fn expected(cluster: &Cluster, database: &str) -> BTreeMap<String, St
     expected
 }
 
-/// Definitions as pg_dump prints them, without the random words of its newer minor versions.
+/// Definitions as `pg_dump` prints them, without the random words of its newer minor versions.
 fn definitions(database: &str) -> String {
     let output = shared().client("pg_dump", database).args(["--schema-only"]).output().unwrap();
     assert!(output.status.success());
@@ -223,6 +223,7 @@ async fn a_dump_behind_a_waiting_alter_fails_and_names_it() {
     let snapshot = Snapshot::export(&from, &tools, 5).await.unwrap();
     let mut blocker = session(&source).await;
     let pid = blocker.server().pid;
+    #[expect(clippy::disallowed_methods, reason = "it is joined below, when the locks are gone")]
     let waiting = tokio::spawn(async move {
         let _ = blocker
             .execute("alter", "ALTER TABLE public.events ADD COLUMN token text DEFAULT 'hunter2'")

@@ -146,6 +146,7 @@ impl Cluster {
     }
 
     #[expect(clippy::zombie_processes, reason = "a test that cannot start its cluster ends here")]
+    #[expect(clippy::needless_pass_by_value, reason = "the cluster takes the folder over and removes it")]
     fn launch(directory: PathBuf, bin: &Path, owner: Account, settings: &str) -> Self {
         let watcher = watch(bin, &directory, &owner);
         let data = directory.join("data");
