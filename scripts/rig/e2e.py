@@ -22,12 +22,20 @@ from compare import lost, tree
 from ground import ROOT, Ground, RigError
 from homeserver import Homeserver, Installation
 from minio import Minio
-from postgres import Postgres
+from postgres import Postgres, quote_name
 from story import Story, differences
 from tool import Tool, settings
 
 BUCKET, PREFIX = "offsite", "matrix/main"
 ONE_TIME_KEYS = "e2e_one_time_keys_json"
+# Large enough for a stream of its own, under a name that needs quoting everywhere; beside it a view that has to be filled again.
+BIG_TABLE = """
+CREATE SCHEMA "Odd one";
+CREATE TABLE "Odd one"."big.table" (id serial PRIMARY KEY, text text, length int GENERATED ALWAYS AS (length(text)) STORED);
+INSERT INTO "Odd one"."big.table" (text) SELECT repeat(md5(i::text), 20) FROM generate_series(1, 60000) AS i;
+CREATE MATERIALIZED VIEW "Odd one".filled AS SELECT count(*) AS n FROM "Odd one"."big.table";
+SELECT lo_from_bytea(0, '\\xdeadbeef');
+"""
 
 
 class Abort(Exception):
@@ -71,6 +79,7 @@ class Stage:
         self.postgres, self.minio = Postgres(ground), Minio(ground)
         self.minio.make_bucket(BUCKET)
         self.installation: Installation = awkward(ground, self.postgres)
+        self.postgres.sql(f"SET ROLE {quote_name(self.installation.role)};{BIG_TABLE}", self.installation.database)
         self.synapse = Homeserver(ground, self.installation)
         self.synapse.start()
         self.story = Story(self.installation)
@@ -145,6 +154,7 @@ def first_backups(stage: Stage, sentences: Sentences) -> None:
         check(not run.problems(), run.problems())
         check(run.report["media"]["files"] >= len(stage.story.media), run.report["media"])
         check(run.report["snapshot"], "no snapshot id")
+        check(run.report["databases"][0]["streams"] == 3, f"schema, main and one big table: {run.report['databases']}")
         stage.nothing_left_over()
     with sentences("a dry run writes nothing"):
         before = stage.minio.list(BUCKET)

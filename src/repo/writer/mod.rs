@@ -45,7 +45,7 @@ use encoders::Encoders;
 use packer::Packer;
 use segments::Segments;
 
-/// zstd level of every frame, measured on dumps: docs/adr/0002.
+/// zstd level of every frame, the usual one; others are not offered.
 pub const COMPRESSION_LEVEL: i32 = 3;
 /// A pack ends when its frames pass this.
 pub const PACK_BYTES: u64 = 64 << 20;
