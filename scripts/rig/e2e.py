@@ -104,6 +104,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
     """Runs every sentence; the exit code is 1 if one failed."""
     import faults
     import offsite
+    import rescue
 
     sentences = Sentences()
     with Ground("e2e", keep) as ground:
@@ -111,6 +112,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
             stage = Stage(ground)
             stage.story.begin(messages, files)
             round_trip(stage, sentences)
+            rescue.all_rescues(stage, sentences, BUCKET, PREFIX)
             faults.all_faults(stage, sentences)
             offsite.moved_media(stage, sentences)
         except Abort as error:
