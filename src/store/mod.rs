@@ -10,16 +10,21 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+pub mod bucket;
 pub mod counters;
 pub mod local;
 pub mod memory;
 pub mod s3;
 pub mod url;
+pub mod versions;
 pub mod wrappers;
 
 mod error;
 
 pub use error::{Error, Hint};
+
+use bucket::Bucket;
+use versions::Versions;
 
 /// What every call gives: a boxed future, so that a store can be a trait object.
 pub type Call<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -147,4 +152,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn delete<'a>(&'a self, key: &'a str) -> Call<'a, Stamp>;
     /// `s3://bucket/prefix`, `file:///path`, `memory:`: for messages.
     fn url(&self) -> &str;
+    /// Its versions and retentions, where the store can have such. (A bucket that could may still have none.)
+    fn versions(&self) -> Option<&dyn Versions> {
+        None
+    }
+    /// How its bucket is set up, where there is one to ask.
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        None
+    }
 }

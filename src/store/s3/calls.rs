@@ -12,26 +12,29 @@ use jiff::Timestamp;
 
 use super::super::counters::Kind;
 use super::super::error::Cause;
+use super::super::versions::Retention;
 use super::super::{ByteRange, Got, Head, Listed, Page, PartTag, Stamp, UploadId};
 use super::S3;
 use super::checksum::Sum;
 use super::classify::Failure;
 use super::meter::{Meter, Seen, timestamp};
 use super::retry::Ask;
+use super::versions::{mode, until};
 
 /// Memory taken for an answer before its first byte is there.
 const RESERVED_BYTES_MAX: u64 = 8 << 20;
 
 impl S3 {
-    fn meter(&self, seen: &Seen) -> Meter {
+    pub(super) fn meter(&self, seen: &Seen) -> Meter {
         Meter {
             seen: seen.clone(),
             counters: self.counters.clone(),
             server: self.server.clone(),
+            clock: self.clock.clone(),
         }
     }
 
-    fn full(&self, key: &str) -> String {
+    pub(super) fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
@@ -40,14 +43,16 @@ impl S3 {
         self.storage_class.clone().filter(|_| key.starts_with("packs/"))
     }
 
-    pub(super) async fn put_once(&self, key: &str, body: Bytes, sum: &Sum) -> Result<Stamp, Failure> {
+    pub(super) async fn put_once(&self, key: &str, body: Bytes, sum: &Sum, held: Option<Retention>) -> Result<Stamp, Failure> {
         let seen = Seen::default();
         let request = self
             .client
             .put_object()
             .bucket(&self.bucket)
             .key(self.full(key))
-            .set_storage_class(self.storage_class(key));
+            .set_storage_class(self.storage_class(key))
+            .set_object_lock_mode(held.map(mode))
+            .set_object_lock_retain_until_date(held.map(until));
         let request = sum
             .on_put(request.body(ByteStream::from(body)))
             .customize()
@@ -61,13 +66,15 @@ impl S3 {
         Ok(Stamp { date: seen.date()? })
     }
 
-    pub(super) async fn create_once(&self, key: &str) -> Result<UploadId, Failure> {
+    pub(super) async fn create_once(&self, key: &str, held: Option<Retention>) -> Result<UploadId, Failure> {
         let request = self
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
             .key(self.full(key))
-            .set_storage_class(self.storage_class(key));
+            .set_storage_class(self.storage_class(key))
+            .set_object_lock_mode(held.map(mode))
+            .set_object_lock_retain_until_date(held.map(until));
         let request = self
             .checksum()
             .on_create(request)
@@ -140,7 +147,7 @@ impl S3 {
         Ok(())
     }
 
-    pub(super) async fn copy_once(&self, from: &str, to: &str) -> Result<Stamp, Failure> {
+    pub(super) async fn copy_once(&self, from: &str, to: &str, held: Option<Retention>) -> Result<Stamp, Failure> {
         let seen = Seen::default();
         let source = percent_encode(&format!("{}/{}", self.bucket, self.full(from)));
         let request = self
@@ -148,7 +155,9 @@ impl S3 {
             .copy_object()
             .bucket(&self.bucket)
             .key(self.full(to))
-            .copy_source(source);
+            .copy_source(source)
+            .set_object_lock_mode(held.map(mode))
+            .set_object_lock_retain_until_date(held.map(until));
         let request = request
             .set_storage_class(self.storage_class(to))
             .customize()
@@ -227,13 +236,14 @@ impl S3 {
         })
     }
 
-    pub(super) async fn get_once(&self, key: &str, range: ByteRange) -> Result<Got, Failure> {
+    pub(super) async fn get_once(&self, key: &str, version: Option<&str>, range: ByteRange) -> Result<Got, Failure> {
         let seen = Seen::default();
         let request = self
             .client
             .get_object()
             .bucket(&self.bucket)
             .key(self.full(key))
+            .set_version_id(version.map(str::to_owned))
             .set_range(range_header(range));
         let request = request.customize().interceptor(self.meter(&seen));
         let mut answer = self
@@ -308,13 +318,13 @@ fn shape(answer: &GetObjectOutput, range: ByteRange, coming: u64) -> Result<(u64
     Ok((total, None))
 }
 
-fn length(length: Option<i64>) -> Result<u64, Failure> {
+pub(super) fn length(length: Option<i64>) -> Result<u64, Failure> {
     length
         .and_then(|length| u64::try_from(length).ok())
         .ok_or_else(|| Failure::fatal(Cause::new("the answer does not say the object's length")))
 }
 
-fn modified(time: Option<&DateTime>) -> Result<Timestamp, Failure> {
+pub(super) fn modified(time: Option<&DateTime>) -> Result<Timestamp, Failure> {
     time.and_then(timestamp)
         .ok_or_else(|| Failure::fatal(Cause::new("the answer has no Last-Modified")))
 }
@@ -335,7 +345,7 @@ fn percent_encode(text: &str) -> String {
 
 /// For keys of a listing with `encoding-type=url`, where a space may come as `+`. Bytes that are no UTF-8 are replaced: such keys
 /// are not ours.
-fn percent_decode(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

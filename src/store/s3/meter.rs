@@ -2,14 +2,15 @@
 //!
 //! The SDK does not hand these out, so an interceptor per request reads them. It runs for answers of every status.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use aws_sdk_s3::config::interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef};
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::super::counters::Counters;
 use super::super::error::Cause;
@@ -37,6 +38,23 @@ pub(super) struct Meter {
     pub(super) counters: Arc<Counters>,
     /// Whose software answers, where it says so.
     pub(super) server: Arc<OnceLock<Provider>>,
+    pub(super) clock: Arc<Clock>,
+}
+
+/// The store's clock between its answers: the last Date, and how long ago that was.
+#[derive(Debug, Default)]
+pub(super) struct Clock(Mutex<Option<(Timestamp, Instant)>>);
+
+impl Clock {
+    fn set(&self, date: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+    }
+
+    /// The store's time now; `None` before its first answer.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        let (date, seen) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(date.saturating_add(SignedDuration::try_from(seen.elapsed()).ok()?).unwrap_or(date))
+    }
 }
 
 #[dyn_dispatch_hint]
@@ -52,11 +70,13 @@ impl Intercept for Meter {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
-        let _ = self.seen.0.set(
-            headers
-                .get("date")
-                .and_then(|date| timestamp(&DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?)),
-        );
+        let date = headers
+            .get("date")
+            .and_then(|date| timestamp(&DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?));
+        let _ = self.seen.0.set(date);
+        if let Some(date) = date {
+            self.clock.set(date);
+        }
         if let Some(server) = headers.get("server").and_then(Provider::of_server) {
             let _ = self.server.set(server);
         }

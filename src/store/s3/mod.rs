@@ -14,15 +14,19 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::StorageClass;
 use bytes::Bytes;
 
+use super::bucket::Bucket;
 use super::counters::{Counters, Kind};
 use super::error::Cause;
+use super::versions::{ObjectLock, Versions};
 use super::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 use checksum::Sum;
 use classify::{Failure, Reason};
+use meter::Clock;
 pub use provider::{Checksum, Provider};
 pub use retry::Patience;
 use retry::{Ask, Tries};
 
+mod bucket;
 mod calls;
 mod checksum;
 mod classify;
@@ -31,6 +35,7 @@ mod credentials;
 mod meter;
 mod provider;
 mod retry;
+mod versions;
 
 /// What a Complete, which may put many parts together, may take beyond the usual.
 const COMPLETE_TIME: Duration = Duration::from_mins(2);
@@ -62,6 +67,8 @@ pub struct S3Options {
     pub provider: Option<Provider>,
     /// How long to go on trying.
     pub patience: Patience,
+    /// Hold every object that is written for so long.
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// A key pair. It has no secrets in its `Debug`.
@@ -108,6 +115,8 @@ pub async fn open(options: S3Options, counters: Arc<Counters>) -> Result<Arc<dyn
         server: Arc::default(),
         checksum: OnceLock::new(),
         answered: AtomicBool::new(false),
+        object_lock: options.object_lock,
+        clock: Arc::default(),
     }))
 }
 
@@ -125,6 +134,8 @@ struct S3 {
     server: Arc<OnceLock<Provider>>,
     checksum: OnceLock<Checksum>,
     answered: AtomicBool,
+    object_lock: Option<ObjectLock>,
+    clock: Arc<Clock>,
 }
 
 impl fmt::Debug for S3 {
@@ -256,9 +267,10 @@ impl S3 {
 impl Store for S3 {
     fn put<'a>(&'a self, key: &'a str, body: Bytes) -> Call<'a, Stamp> {
         Box::pin(async move {
+            let held = self.held(Kind::Put, key).await?;
             let sum = Sum::of(self.checksum(), &body).await;
             let ask = Ask::new(Kind::Put).sending(body.len());
-            self.tries(ask, || self.put_once(key, body.clone(), &sum))
+            self.tries(ask, || self.put_once(key, body.clone(), &sum, held))
                 .await
                 .map_err(|failure| self.error(Kind::Put, key, failure))
         })
@@ -266,7 +278,8 @@ impl Store for S3 {
 
     fn create_upload<'a>(&'a self, key: &'a str) -> Call<'a, UploadId> {
         Box::pin(async move {
-            let created = self.tries(Ask::new(Kind::Create), || self.create_once(key)).await;
+            let held = self.held(Kind::Create, key).await?;
+            let created = self.tries(Ask::new(Kind::Create), || self.create_once(key, held)).await;
             created.map_err(|failure| self.error(Kind::Create, key, failure))
         })
     }
@@ -293,7 +306,8 @@ impl Store for S3 {
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> Call<'a, Stamp> {
         Box::pin(async move {
             let ask = Ask::new(Kind::Copy).thinking(COPY_TIME);
-            let copied = self.tries(ask, || self.copy_once(from, to)).await;
+            let held = self.held(Kind::Copy, to).await?;
+            let copied = self.tries(ask, || self.copy_once(from, to, held)).await;
             copied.map_err(|failure| {
                 let key = if failure.is_missing_object() { from } else { to };
                 self.error(Kind::Copy, key, failure)
@@ -306,7 +320,7 @@ impl Store for S3 {
             if matches!(range, ByteRange::From { length: 0, .. } | ByteRange::Last(0)) {
                 return self.get_nothing(key, range).await;
             }
-            match self.tries(Ask::new(Kind::Get), || self.get_once(key, range)).await {
+            match self.tries(Ask::new(Kind::Get), || self.get_once(key, None, range)).await {
                 Err(failure) if failure.reason == Reason::PastEnd => self.get_nothing(key, range).await,
                 result => result.map_err(|failure| self.error(Kind::Get, key, failure)),
             }
@@ -338,5 +352,13 @@ impl Store for S3 {
 
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        Some(self)
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        Some(self)
     }
 }

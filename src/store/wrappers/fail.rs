@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::store::bucket::Bucket;
 use crate::store::counters::Kind;
 use crate::store::error::Cause;
+use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
 /// How a call fails.
@@ -132,5 +134,13 @@ impl Store for Fail {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.inner.versions()
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        self.inner.bucket()
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::bucket::Bucket;
+use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
 /// A store that is slow to answer.
@@ -87,5 +89,13 @@ impl Store for Latency {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.inner.versions()
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        self.inner.bucket()
     }
 }

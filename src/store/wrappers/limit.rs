@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::store::bucket::Bucket;
+use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
 /// A store that lets so many calls through at a time; the others wait, first come first served.
@@ -82,5 +84,13 @@ impl Store for Limit {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.inner.versions()
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        self.inner.bucket()
     }
 }

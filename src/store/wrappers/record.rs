@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use crate::store::bucket::Bucket;
 use crate::store::counters::Kind;
+use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
 /// One call.
@@ -108,5 +110,13 @@ impl Store for Record {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.inner.versions()
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        self.inner.bucket()
     }
 }
