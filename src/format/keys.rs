@@ -15,6 +15,8 @@ pub const PACKS: &str = "packs/";
 pub const INDEX: &str = "index/";
 /// All snapshots begin so.
 pub const SNAPSHOTS: &str = "snapshots/";
+/// Every snapshot ends so.
+const SNAPSHOT_ENDING: &str = ".json.zst";
 /// All markers of condemned packs begin so.
 pub const CONDEMNED: &str = "condemned/";
 
@@ -48,19 +50,33 @@ pub fn snapshot(time: Timestamp, id: ObjectId) -> Result<String> {
             reason: format!("the year {}", time.year()),
         });
     }
-    Ok(format!("{SNAPSHOTS}{}-{id}.json.zst", time.strftime("%Y%m%dT%H%M%SZ")))
+    Ok(format!("{SNAPSHOTS}{}-{id}{SNAPSHOT_ENDING}", time.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// `snapshots/20260723T101112Z-0f…-a0….json.zst`: a snapshot that was written before, in this repository or another one
+/// (`adopt`, `copy`). It keeps its time and its id; the second id is the object's own, so that no key is used twice (G1).
+pub fn snapshot_again(time: Timestamp, id: ObjectId, object: ObjectId) -> Result<String> {
+    let key = snapshot(time, id)?;
+    let stem = key.strip_suffix(SNAPSHOT_ENDING).unwrap_or(&key);
+    Ok(format!("{stem}-{object}{SNAPSHOT_ENDING}"))
 }
 
 /// Time and id of the snapshot under this key.
 pub fn parse_snapshot(key: &str) -> Option<(Timestamp, ObjectId)> {
-    let (text, id) = key.strip_prefix(SNAPSHOTS)?.strip_suffix(".json.zst")?.split_once('-')?;
+    let (text, ids) = key.strip_prefix(SNAPSHOTS)?.strip_suffix(SNAPSHOT_ENDING)?.split_once('-')?;
     let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
         .ok()?
         .to_zoned(TimeZone::UTC)
         .ok()?
         .timestamp();
-    let id = id.parse().ok()?;
-    (snapshot(time, id).ok()? == key).then_some((time, id))
+    let (id, again) = if let Some((id, object)) = ids.split_once('-') {
+        let id = id.parse().ok()?;
+        (id, snapshot_again(time, id, object.parse().ok()?).ok()?)
+    } else {
+        let id = ids.parse().ok()?;
+        (id, snapshot(time, id).ok()?)
+    };
+    (again == key).then_some((time, id))
 }
 
 /// `condemned/0f…`: the marker of a pack.
@@ -89,6 +105,9 @@ mod tests {
         let key = snapshot(time, id).unwrap();
         assert_eq!(key, "snapshots/20260723T101112Z-a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0.json.zst");
         assert_eq!(parse_snapshot(&key), Some((time, id)));
+        let again = snapshot_again(time, id, ObjectId::from_bytes([0xb1; 16])).unwrap();
+        assert_eq!(again, format!("snapshots/20260723T101112Z-{id}-{}.json.zst", "b1".repeat(16)));
+        assert_eq!(parse_snapshot(&again), Some((time, id)));
     }
 
     #[test]
@@ -105,6 +124,8 @@ mod tests {
         for key in [
             format!("snapshots/2026-{hex}.json.zst"),
             format!("snapshots/20260723T101172Z-{hex}.json.zst"),
+            format!("snapshots/20260723T101112Z-{hex}-.json.zst"),
+            format!("snapshots/20260723T101112Z-{hex}-{hex}-{hex}.json.zst"),
             "snapshots/".into(),
         ] {
             assert_eq!(parse_snapshot(&key), None, "{key}");

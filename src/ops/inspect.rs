@@ -50,6 +50,7 @@ pub struct SnapshotsReport {
 /// List the snapshots.
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
+    let loaded = snapshots::unique(loaded);
     let snapshots = loaded
         .iter()
         .map(|one| line(&one.snapshot, one.time().to_string(), one.late))

@@ -136,12 +136,39 @@ async fn copy_pack(repository: &Repository, segments: &catalog::Catalog, id: Pac
 
 /// B4 to B6: check, PUT, HEAD. `finish` is given the packs to name and a fresh id, and makes the document.
 ///
-/// Gives the key's id and the time it landed. [`CheckFailed::Gone`]: nothing was committed.
+/// Gives the document that was committed. [`CheckFailed::Gone`]: nothing was committed.
 pub async fn commit(
     repository: &Repository,
     relied: &BTreeSet<PackId>,
     mut finish: impl FnMut(ObjectId, &BTreeSet<PackId>) -> Snapshot,
 ) -> std::result::Result<Snapshot, CheckFailed> {
+    let encode = |checked: &Checked, not_after| {
+        let document = finish(repository.ids.object(), &checked.packs);
+        let key = keys::snapshot(document.time, document.id)?;
+        Ok((key, snapshot::encode(&document, not_after)?, document))
+    };
+    land(repository, relied, encode).await
+}
+
+/// B4 to B6 for a snapshot that was written before, here or in another repository: `object` as it was, but for its
+/// `not_after`, under a key that was never used. `relied` are the packs that hold its blobs in this repository.
+///
+/// Gives the new key. [`CheckFailed::Gone`]: nothing was committed.
+pub async fn commit_again(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
+    let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
+    let encode = |_: &Checked, not_after| {
+        let key = keys::snapshot_again(document.time, document.id, repository.ids.object())?;
+        Ok((key.clone(), snapshot::with_not_after(object, not_after)?, key))
+    };
+    land(repository, relied, encode).await
+}
+
+/// Check (B4), PUT within half the window (B5), and believe the store only (B6), until a snapshot counts.
+async fn land<T>(
+    repository: &Repository,
+    relied: &BTreeSet<PackId>,
+    mut encode: impl FnMut(&Checked, Timestamp) -> crate::format::Result<(String, Vec<u8>, T)>,
+) -> std::result::Result<T, CheckFailed> {
     let window = SignedDuration::from_secs(i64::try_from(repository.info.window_seconds).unwrap_or(i64::MAX));
     for _ in 0..COMMITS_MAX {
         let checked = check(repository, relied).await?;
@@ -150,10 +177,8 @@ pub async fn commit(
             continue;
         }
         let not_after = checked.base + window;
-        let document = finish(repository.ids.object(), &checked.packs);
-        let key = keys::snapshot(document.time, document.id).map_err(|source| Error::Encode { source })?;
-        let body = Bytes::from(snapshot::encode(&document, not_after).map_err(|source| Error::Encode { source })?);
-        match repository.store.put(&key, body).await {
+        let (key, object, told) = encode(&checked, not_after).map_err(|source| Error::Encode { source })?;
+        match repository.store.put(&key, Bytes::from(object)).await {
             Ok(_) => {}
             Err(store::Error::Unknown { .. }) => {
                 withdraw(repository, &key).await;
@@ -164,7 +189,7 @@ pub async fn commit(
         }
         // B6: success is what the store says, not what we hope.
         if repository.store.head(&key).await?.last_modified <= not_after {
-            return Ok(document);
+            return Ok(told);
         }
         withdraw(repository, &key).await;
     }

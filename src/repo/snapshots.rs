@@ -4,6 +4,7 @@
 //! the newest is looked for, and named where all are listed.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -109,6 +110,23 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
     Ok((loaded, damaged))
 }
 
+/// One for each snapshot: `adopt` and `copy` write a snapshot again under a new key, and the first that counts is taken.
+///
+/// For who shows or chooses. Who deletes a snapshot deletes every object of it, and needs all of [`load_all`].
+pub fn unique(loaded: Vec<Loaded>) -> Vec<Loaded> {
+    let rank = |one: &Loaded| (one.late, one.key.last_modified, one.key.key.clone());
+    let mut best: HashMap<ObjectId, usize> = HashMap::new();
+    for (at, one) in loaded.iter().enumerate() {
+        let kept = best.entry(one.snapshot.id).or_insert(at);
+        if rank(one) < rank(&loaded[*kept]) {
+            *kept = at;
+        }
+    }
+    let kept: HashSet<usize> = best.into_values().collect();
+    let numbered = loaded.into_iter().enumerate();
+    numbered.filter(|(at, _)| kept.contains(at)).map(|(_, one)| one).collect()
+}
+
 /// The newest snapshot that counts, of this homeserver when one is named. Damaged ones are passed over.
 ///
 /// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
@@ -160,19 +178,22 @@ pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loa
         url: repository.url().to_owned(),
         hint: hint.to_owned(),
     };
-    let Some(key) = named.next() else {
+    let Some(first) = named.next() else {
         return Err(no_snapshot("`synapse-backup snapshots` lists them; `latest` is the newest"));
     };
-    let more = named.count();
-    if more > 0 {
+    let objects: Vec<&SnapshotKey> = [first].into_iter().chain(named).collect();
+    let ids: HashSet<ObjectId> = objects.iter().map(|key| key.id).collect();
+    if ids.len() > 1 {
         return Err(Error::Ambiguous {
             name: name.to_owned(),
-            count: more + 1,
+            count: ids.len(),
         });
     }
-    let loaded = load(repository, key)
-        .await?
-        .ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
+    let mut written = Vec::new();
+    for key in objects {
+        written.extend(load(repository, key).await?);
+    }
+    let loaded = unique(written).pop().ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
     if loaded.late && !late {
         return Err(no_snapshot("it landed late and does not count; `--late` reads it all the same"));
     }

@@ -10,7 +10,7 @@ use synapse_backup::format::snapshot::Snapshot;
 use synapse_backup::format::{PackId, keys};
 use synapse_backup::ops::restore::{self, DatabaseTarget};
 use synapse_backup::ops::{Part, inspect};
-use synapse_backup::repo::commit::{CheckFailed, check};
+use synapse_backup::repo::commit::{CheckFailed, check, commit_again};
 use synapse_backup::repo::{Ids, Repository, open, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::counters::Kind;
@@ -263,4 +263,28 @@ fn sweep(memory: &Arc<Memory>, packs: &BTreeSet<PackId>) {
             memory.delete(&keys::pack(*pack)).await.unwrap();
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_snapshot_that_is_written_again_counts_under_its_own_id() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let late = backup(&repository, &mut Bytes::new(&noise(1, 1000))).await.unwrap();
+    let key = keys::snapshot(late.time, late.id).unwrap();
+    make_late(&memory, &key);
+    let object = memory.objects()[&key].clone();
+    let packs = late.packs.iter().copied().collect();
+    let again = commit_again(&repository, &packs, &object).await.unwrap();
+    assert_ne!(again, key, "G1");
+    assert_eq!(snapshots::list(&repository).await.unwrap().len(), 2);
+    let found = snapshots::find(&repository, "latest", false).await.unwrap();
+    assert_eq!((found.snapshot, found.key.key), (late.clone(), again));
+    assert!(!snapshots::find(&repository, &late.id.to_string()[..8], false).await.unwrap().late);
+    let shown = inspect::snapshots(&repository, &run()).await.unwrap();
+    assert_eq!(shown.snapshots.iter().map(|line| line.late).collect::<Vec<_>>(), [false]);
+    delete(&memory, &packs);
+    assert!(matches!(
+        commit_again(&repository, &packs, &object).await,
+        Err(CheckFailed::Gone(_))
+    ));
 }

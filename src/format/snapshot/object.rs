@@ -19,6 +19,9 @@ const TRAILER_VERSION: u32 = 1;
 const DIGEST_BYTES: usize = 32;
 /// Magic, version, seconds, nanoseconds, SHA-256.
 const TRAILER_CONTENT_BYTES: u32 = 8 + 4 + 8 + 4 + 32;
+/// `not_after`: seconds and nanoseconds, and where they stand in the trailer.
+const NOT_AFTER_BYTES: usize = 8 + 4;
+const NOT_AFTER_OFFSET: usize = 4 + 4 + 8 + 4;
 /// Bytes of a trailer that are read at most: room for what later versions add.
 const TRAILER_BYTES_MAX: usize = 1 << 20;
 /// zstd level of the document: it is small, and read more often than written.
@@ -44,20 +47,46 @@ pub fn encode(snapshot: &Snapshot, not_after: Timestamp) -> Result<Vec<u8>> {
     snapshot.validate().map_err(|error| invalid(error.to_string()))?;
     let document = serde_json::to_vec(snapshot).map_err(|error| invalid(error.to_string()))?;
     let mut object = FrameEncoder::new(LEVEL)?.encode_within(&[&document], SNAPSHOT_BYTES_MAX)?;
-    // A timestamp's parts have one sign; the trailer's nanoseconds always count forward.
-    let nanosecond = not_after.as_nanosecond();
-    let (second, subsecond) = (nanosecond.div_euclid(1_000_000_000), nanosecond.rem_euclid(1_000_000_000));
-    let second = i64::try_from(second).map_err(|_| invalid("not_after is out of range".into()))?;
-    let subsecond = u32::try_from(subsecond).map_err(|_| invalid("not_after is out of range".into()))?;
     object.extend_from_slice(&SKIPPABLE_MAGIC);
     object.extend_from_slice(&TRAILER_CONTENT_BYTES.to_le_bytes());
     object.extend_from_slice(TRAILER_MAGIC);
     object.extend_from_slice(&TRAILER_VERSION.to_le_bytes());
-    object.extend_from_slice(&second.to_le_bytes());
-    object.extend_from_slice(&subsecond.to_le_bytes());
-    let digest: [u8; DIGEST_BYTES] = Sha256::digest(&object).into();
-    object.extend_from_slice(&digest);
+    object.extend_from_slice(&not_after_bytes(not_after)?);
+    close(&mut object);
     Ok(object)
+}
+
+/// The same snapshot with another `not_after` and nothing else changed, for `adopt` and `copy`.
+pub fn with_not_after(object: &[u8], not_after: Timestamp) -> Result<Vec<u8>> {
+    decode(object)?;
+    let trailer = first_frame_bytes(SNAPSHOT, object)?;
+    let place = trailer + NOT_AFTER_OFFSET;
+    let mut again = object[..object.len() - DIGEST_BYTES].to_vec();
+    again[place..place + NOT_AFTER_BYTES].copy_from_slice(&not_after_bytes(not_after)?);
+    close(&mut again);
+    Ok(again)
+}
+
+/// A timestamp's parts have one sign; the trailer's nanoseconds always count forward.
+fn not_after_bytes(not_after: Timestamp) -> Result<[u8; NOT_AFTER_BYTES]> {
+    let out_of_range = || Error::Invalid {
+        what: SNAPSHOT,
+        reason: "not_after is out of range".into(),
+    };
+    let nanosecond = not_after.as_nanosecond();
+    let (second, subsecond) = (nanosecond.div_euclid(1_000_000_000), nanosecond.rem_euclid(1_000_000_000));
+    let second = i64::try_from(second).map_err(|_| out_of_range())?;
+    let subsecond = u32::try_from(subsecond).map_err(|_| out_of_range())?;
+    let mut bytes = [0; NOT_AFTER_BYTES];
+    bytes[..8].copy_from_slice(&second.to_le_bytes());
+    bytes[8..].copy_from_slice(&subsecond.to_le_bytes());
+    Ok(bytes)
+}
+
+/// The closing SHA-256.
+fn close(object: &mut Vec<u8>) {
+    let digest: [u8; DIGEST_BYTES] = Sha256::digest(&*object).into();
+    object.extend_from_slice(&digest);
 }
 
 /// The snapshot that this object is. The digest over the whole object is checked before the document is read.

@@ -125,6 +125,7 @@ async fn load(repository: &Repository, options: &Options, findings: &mut Finding
         return Ok(vec![snapshots::find(repository, name, true).await?.snapshot]);
     }
     let (loaded, damaged) = snapshots::load_all(repository).await?;
+    let loaded = snapshots::unique(loaded);
     for (key, error) in damaged {
         findings.add(key.key, format!("this snapshot is lost: {:#}", anyhow::Error::from(error)), None);
     }
