@@ -11,6 +11,7 @@ use synapse_backup::format::{PackId, keys};
 use synapse_backup::ops::restore::{self, DatabaseTarget};
 use synapse_backup::ops::{Part, inspect};
 use synapse_backup::repo::commit::{CheckFailed, check, commit_again};
+use synapse_backup::repo::reader::Reader;
 use synapse_backup::repo::{Ids, Repository, open, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::counters::Kind;
@@ -287,4 +288,19 @@ async fn a_late_snapshot_that_is_written_again_counts_under_its_own_id() {
         commit_again(&repository, &packs, &object).await,
         Err(CheckFailed::Gone(_))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_moved_is_found_although_the_index_does_not_fit_into_memory() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let bytes = noise(1, 6 << 20);
+    let snapshot = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    let packs: BTreeSet<PackId> = snapshot.packs.iter().copied().collect();
+    let swept = Arc::clone(&memory);
+    std::thread::spawn(move || sweep(&swept, &packs)).join().unwrap();
+    let list = &snapshot.databases[0].streams[0].list;
+    let reader = Reader::open(&repository, 4_096, 4).await.unwrap();
+    assert!(reader.catalog().truncated);
+    assert!(reader.read_small(list, u64::MAX).await.unwrap() == bytes);
 }

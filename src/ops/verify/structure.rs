@@ -108,20 +108,18 @@ impl Check<'_> {
     /// How many of these have no good copy.
     async fn lost(&mut self, blobs: &[Wanted]) -> anyhow::Result<u64> {
         let catalog = self.reader.catalog();
-        let mut lost = 0;
-        for blob in blobs {
-            self.report.blobs += 1;
-            if !good_copy(&catalog, &blob.id, blob.length, self.bad) && !self.by_table(blob).await? {
-                lost += 1;
-            }
+        self.report.blobs += blobs.len() as u64;
+        let doubtful = blobs.iter().filter(|blob| !good_copy(&catalog, &blob.id, blob.length, self.bad));
+        let doubtful: Vec<Wanted> = doubtful.copied().collect();
+        if doubtful.is_empty() {
+            return Ok(0);
         }
-        Ok(lost)
-    }
-
-    /// The index does not know it: the table of the pack that its list names may.
-    async fn by_table(&self, blob: &Wanted) -> anyhow::Result<bool> {
-        let located = self.reader.locate_by_hint(blob).await?;
-        Ok(located.is_some_and(|location| !self.bad.contains(&(location.pack, blob.id))))
+        // The index in memory does not know them: tables and the rest of the index may.
+        let located = self.reader.locate(&doubtful).await?;
+        let good = located
+            .iter()
+            .filter(|(blob, location)| !self.bad.contains(&(location.pack, blob.id)));
+        Ok((doubtful.len() - good.count()) as u64)
     }
 
     async fn list(&mut self, item: &str, list: &List, run: &Run<'_>) -> anyhow::Result<()> {

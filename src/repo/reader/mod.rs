@@ -20,9 +20,12 @@ use crate::store::{self, ByteRange};
 mod fetch;
 mod lists;
 mod plan;
+mod search;
 
 pub use lists::{ListCursor, Window};
 pub use plan::Read;
+
+use search::Places;
 
 /// Rounds of looking for other copies before a blob is given up.
 const ROUNDS_MAX: usize = 4;
@@ -61,6 +64,8 @@ pub struct Reader {
     aside: Mutex<HashSet<PackId>>,
     bad: Mutex<HashMap<(BlobId, PackId), String>>,
     tables: Mutex<BTreeMap<PackId, Arc<PackTable>>>,
+    /// What was found by searching the whole index.
+    places: Mutex<Places>,
     catalog_bytes: usize,
     connections: usize,
     window_bytes: u64,
@@ -86,6 +91,7 @@ impl Reader {
             aside: Mutex::default(),
             bad: Mutex::default(),
             tables: Mutex::default(),
+            places: Mutex::new(Places::new(usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX))),
             catalog_bytes: usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX),
             connections: connections.clamp(1, 32),
             window_bytes: (memory_bytes / 8).clamp(16 << 20, 256 << 20),
@@ -120,7 +126,7 @@ impl Reader {
         let mut found: HashMap<BlobId, Bytes> = HashMap::with_capacity(wanted.len());
         let mut open: Vec<Wanted> = wanted.to_vec();
         for round in 0..ROUNDS_MAX {
-            let reads = plan::plan(self.locate_all(&open).await?);
+            let reads = plan::plan(self.locate(&open).await?);
             let mut gone = false;
             let mut fetches = stream::iter(reads).map(|read| self.read(read)).buffer_unordered(self.connections);
             while let Some(read) = fetches.next().await {
@@ -165,18 +171,34 @@ impl Reader {
         }
     }
 
-    /// A good copy of each, from the index or else from the table of the pack that the hint names.
-    async fn locate_all(&self, wanted: &[Wanted]) -> Result<Vec<(Wanted, Location)>> {
+    /// A good copy of each: from the index, else from the table of the pack that the hint names, else, where the index did
+    /// not fit into memory, by searching all of it.
+    pub async fn locate(&self, wanted: &[Wanted]) -> Result<Vec<(Wanted, Location)>> {
         let mut located = Vec::with_capacity(wanted.len());
-        let catalog = self.catalog();
-        for wanted in wanted {
-            if let Some(location) = self.choose(wanted, catalog.copies(&wanted.id)) {
-                located.push((*wanted, location));
-            } else if let Some(location) = self.locate_by_hint(wanted).await? {
-                located.push((*wanted, location));
-            }
+        let open = self.locate_each(wanted, &mut located).await?;
+        if !open.is_empty() && self.catalog().truncated {
+            self.search(&open).await?;
+            self.locate_each(&open, &mut located).await?;
         }
         Ok(located)
+    }
+
+    /// What is known without a search; gives those that are not.
+    async fn locate_each(&self, wanted: &[Wanted], located: &mut Vec<(Wanted, Location)>) -> Result<Vec<Wanted>> {
+        let mut open = Vec::new();
+        let catalog = self.catalog();
+        for wanted in wanted {
+            let known = self.choose(wanted, catalog.copies(&wanted.id));
+            let known = known.or_else(|| self.choose(wanted, lock(&self.places).of(&wanted.id)));
+            match known {
+                Some(location) => located.push((*wanted, location)),
+                None => match self.locate_by_hint(wanted).await? {
+                    Some(location) => located.push((*wanted, location)),
+                    None => open.push(*wanted),
+                },
+            }
+        }
+        Ok(open)
     }
 
     /// The copy to read: not put aside, not known to be damaged, of the right length; in the hinted pack if it is good.
