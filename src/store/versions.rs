@@ -87,7 +87,7 @@ pub struct Version {
 /// Where the next page of versions begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionMark {
-    /// The last key of the page before.
+    /// The last key of the page before; `MinIO` appends words of its own.
     pub key: String,
     /// Its last version; `None`: all of that key's versions are passed over.
     pub version: Option<String>,
