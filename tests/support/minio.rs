@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::operation::create_bucket::CreateBucketError;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use synapse_backup::store::s3::{AccessKey, Provider, S3Options};
 
 /// The pair every server of these tests is started with.
@@ -73,6 +74,13 @@ pub fn binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+/// `mc`, which alone makes users and policies: beside the server.
+fn admin() -> PathBuf {
+    let mc = binary().with_file_name("mc");
+    assert!(mc.is_file(), "mc is missing at {}: `scripts/setup` gets it", mc.display());
+    mc
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test finds its tools by the environment")]
@@ -176,6 +184,67 @@ impl Minio {
         }
     }
 
+    /// The same for a user that [`Minio::add_user`] made, below a prefix.
+    pub fn options_as(&self, user: &str, bucket: &str, prefix: &str) -> S3Options {
+        S3Options {
+            prefix: prefix.to_owned(),
+            access_key: Some(AccessKey {
+                id: user.to_owned(),
+                secret: secret_of(user),
+                session_token: None,
+            }),
+            ..self.options(bucket)
+        }
+    }
+
+    /// Make a user who may do what this policy says and nothing else.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn add_user(&self, user: &str, policy: &str) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = folder.path().join("policy.json");
+        std::fs::write(&file, policy).expect("a file for the policy");
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(admin());
+            command
+                .arg("--config-dir")
+                .arg(folder.path())
+                .args(["--json", "admin"])
+                .args(arguments);
+            let host = self.endpoint.replace("://", &format!("://{ACCESS_KEY}:{SECRET_KEY}@"));
+            let done = command.env("MC_HOST_test", host).output().expect("mc starts");
+            assert!(
+                done.status.success(),
+                "mc admin {arguments:?}: {}",
+                String::from_utf8_lossy(&done.stdout)
+            );
+        };
+        run(&["user", "add", "test", user, &secret_of(user)]);
+        run(&["policy", "create", "test", user, &file.display().to_string()]);
+        run(&["policy", "attach", "test", user, "--user", user]);
+    }
+
+    /// Make a bucket that keeps versions.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn create_versioned_bucket(&self, bucket: &str) {
+        self.create_bucket(bucket).await;
+        let on = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let request = self.client().put_bucket_versioning().bucket(bucket).versioning_configuration(on);
+        request.send().await.expect("the bucket keeps versions");
+    }
+
+    /// Make a bucket with Object Lock.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn create_locked_bucket(&self, bucket: &str) {
+        let request = self.client().create_bucket().bucket(bucket).object_lock_enabled_for_bucket(true);
+        request.send().await.expect("a bucket with Object Lock");
+    }
+
     /// Make a bucket; one that is there already is fine. (Plain http only.)
     ///
     /// # Panics
@@ -193,15 +262,28 @@ impl Minio {
 
     /// A plain client, to look at the server from another side.
     pub fn client(&self) -> aws_sdk_s3::Client {
+        self.client_with(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+    }
+
+    /// The same as a user that [`Minio::add_user`] made.
+    pub fn client_as(&self, user: &str) -> aws_sdk_s3::Client {
+        self.client_with(Credentials::new(user, secret_of(user), None, None, "test"))
+    }
+
+    fn client_with(&self, credentials: Credentials) -> aws_sdk_s3::Client {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .endpoint_url(&self.endpoint)
             .region(Region::new("us-east-1"))
             .force_path_style(true)
-            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+            .credentials_provider(credentials)
             .build();
         aws_sdk_s3::Client::from_conf(config)
     }
+}
+
+fn secret_of(user: &str) -> String {
+    format!("secret-of-{user}")
 }
 
 impl Drop for Minio {

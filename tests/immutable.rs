@@ -1,0 +1,29 @@
+//! What a thief cannot do: real users of a real `MinIO` with the policies of `deploy/policies/`, buckets with versions and with
+//! Object Lock, a homeserver that is backed up into them, and an attacker who takes away everything he can.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[path = "support/postgres.rs"]
+mod cluster;
+mod support;
+
+#[expect(dead_code, reason = "the fixture of the stories of a homeserver, of which this uses a part")]
+#[path = "backup/homeserver.rs"]
+mod homeserver;
+#[expect(dead_code, reason = "as above")]
+#[path = "backup/hook.rs"]
+mod hook;
+#[expect(dead_code, reason = "as above")]
+#[path = "backup/rig.rs"]
+mod rig;
+#[expect(dead_code, reason = "as above")]
+#[path = "backup/tree.rs"]
+mod tree;
+
+#[path = "immutable/buckets.rs"]
+mod buckets;
+
+#[path = "immutable/past.rs"]
+mod past;
+#[path = "immutable/roles.rs"]
+mod roles;

@@ -1,0 +1,111 @@
+//! Buckets and users of one `MinIO` that the tests of this binary share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use synapse_backup::store::s3::{self, S3Options};
+use synapse_backup::store::versions::{ObjectLock, Version};
+use synapse_backup::store::{Error, Store};
+
+use crate::support::minio;
+
+/// Everything of a repository lies below this.
+pub(crate) const PREFIX: &str = "matrix";
+
+const WRITER: &str = include_str!("../../deploy/policies/minio/writer.json");
+const PRUNER: &str = include_str!("../../deploy/policies/minio/pruner.json");
+const READER: &str = include_str!("../../deploy/policies/minio/reader.json");
+
+/// A bucket of its own with the three roles.
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+    lock: Option<ObjectLock>,
+}
+
+impl Bucket {
+    fn fresh(lock: Option<ObjectLock>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("bucket-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { name, lock }
+    }
+
+    /// One that keeps versions.
+    pub(crate) async fn versioned() -> Self {
+        let bucket = Self::fresh(None);
+        minio::shared().create_versioned_bucket(&bucket.name).await;
+        bucket.with_users()
+    }
+
+    /// One with Object Lock, into which everything is written with this retention.
+    pub(crate) async fn locked(lock: ObjectLock) -> Self {
+        let bucket = Self::fresh(Some(lock));
+        minio::shared().create_locked_bucket(&bucket.name).await;
+        bucket.with_users()
+    }
+
+    fn with_users(self) -> Self {
+        for (role, policy) in [("writer", WRITER), ("pruner", PRUNER), ("reader", READER)] {
+            let policy = policy.replace("BUCKET", &self.name).replace("PREFIX", PREFIX);
+            minio::shared().add_user(&self.user(role), &policy);
+        }
+        self
+    }
+
+    pub(crate) fn user(&self, role: &str) -> String {
+        format!("{}-{role}", self.name)
+    }
+
+    /// The store as `writer`, `pruner` or `reader` sees it.
+    pub(crate) async fn store_as(&self, role: &str) -> Arc<dyn Store> {
+        self.open(minio::shared().options_as(&self.user(role), &self.name, PREFIX)).await
+    }
+
+    /// As the owner of the server.
+    pub(crate) async fn store(&self) -> Arc<dyn Store> {
+        let options = S3Options {
+            prefix: PREFIX.to_owned(),
+            ..minio::shared().options(&self.name)
+        };
+        self.open(options).await
+    }
+
+    async fn open(&self, options: S3Options) -> Arc<dyn Store> {
+        let options = S3Options {
+            object_lock: self.lock,
+            ..options
+        };
+        s3::open(options, Arc::default()).await.unwrap()
+    }
+
+    /// Every version in the bucket, as its owner sees them.
+    pub(crate) async fn versions(&self) -> Vec<Version> {
+        let store = self.store().await;
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.versions().unwrap().list_versions("", after.as_ref()).await.unwrap();
+            all.extend(page.versions);
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+}
+
+/// All keys of a store.
+pub(crate) async fn keys(store: &dyn Store) -> Vec<String> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_page("", after.as_deref()).await.unwrap();
+        keys.extend(page.objects.into_iter().map(|object| object.key));
+        after = page.next;
+        if after.is_none() {
+            return keys;
+        }
+    }
+}
+
+/// The store knows who asks, and that he may not.
+pub(crate) fn is_denied<T: std::fmt::Debug>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Denied { .. }))
+}
