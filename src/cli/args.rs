@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod past;
+
+pub(super) use past::Past;
+
 const HELP: &str = "\
 SNAPSHOT is the beginning of an id (as `snapshots` prints it), `latest`, or
 `latest:SERVER_NAME` where one repository holds several homeservers.
@@ -81,6 +85,11 @@ Examples:
 const DOCTOR_HELP: &str = "\
 Exit code 1 when a backup would fail, 3 when somebody should look.";
 
+const EXTEND_HELP: &str = "\
+A backup does this by itself for what its own snapshot needs. Run it now and
+then (monthly) for older snapshots that are to be kept, once after `object_lock`
+was set, and after a break-in.";
+
 const COMPLETIONS_HELP: &str = "\
 Example:
   synapse-backup completions bash > /usr/share/bash-completion/completions/synapse-backup";
@@ -126,7 +135,7 @@ pub(super) enum Command {
     #[command(after_long_help = BACKUP_HELP)]
     Backup(Backup),
     /// List the snapshots, oldest first.
-    Snapshots,
+    Snapshots(Past),
     /// Show one snapshot: items, facts, problems, totals.
     Show(Show),
     /// List the items of a snapshot.
@@ -142,6 +151,9 @@ pub(super) enum Command {
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor,
+    /// Under Object Lock: hold longer whatever the listed snapshots need.
+    #[command(after_long_help = EXTEND_HELP)]
+    Extend,
     /// Print a completion script for a shell.
     #[command(after_long_help = COMPLETIONS_HELP)]
     Completions(Completions),
@@ -156,13 +168,14 @@ impl Command {
         match self {
             Self::Init => "init",
             Self::Backup(_) => "backup",
-            Self::Snapshots => "snapshots",
+            Self::Snapshots(_) => "snapshots",
             Self::Show(_) => "show",
             Self::Ls(_) => "ls",
             Self::Cat(_) => "cat",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
             Self::Doctor => "doctor",
+            Self::Extend => "extend",
             Self::Completions(_) => "completions",
             Self::Man => "man",
         }
@@ -222,6 +235,8 @@ pub(super) struct Show {
     /// List every problem, those of single media files too.
     #[arg(long)]
     pub(super) problems: bool,
+    #[command(flatten)]
+    pub(super) past: Past,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -231,6 +246,8 @@ pub(super) struct Ls {
     /// Only items whose name begins so.
     #[arg(default_value = "", hide_default_value = true)]
     pub(super) prefix: String,
+    #[command(flatten)]
+    pub(super) past: Past,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -239,6 +256,8 @@ pub(super) struct Cat {
     pub(super) snapshot: String,
     #[arg(help = "A name as `ls` prints it, or mxc://SERVER/MEDIA_ID")]
     pub(super) item: String,
+    #[command(flatten)]
+    pub(super) past: Past,
 }
 
 #[derive(ClapArgs)]
@@ -279,6 +298,8 @@ pub(super) struct Restore {
     /// Print what would be done; write nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) past: Past,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -289,6 +310,8 @@ pub(super) struct Verify {
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(super) read_data: Option<u8>,
+    #[command(flatten)]
+    pub(super) past: Past,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -314,7 +337,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "init",
     "backup",
     "snapshots",
@@ -324,6 +347,7 @@ const COMMANDS: [&str; 11] = [
     "restore",
     "verify",
     "doctor",
+    "extend",
     "completions",
     "man",
 ];
@@ -398,7 +422,6 @@ mod tests {
             "x adopt --all",
             "x keys list",
             "x rekey",
-            "x extend",
             "x --identity key restore latest",
             "x restore latest --uploaded-by @a:b",
         ] {

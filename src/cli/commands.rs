@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap_complete::Shell;
 
-use super::args::{self, Command};
+use super::args::{self, Command, Past};
 use super::connect;
 use super::environment::Environment;
 use super::exit::Outcome;
@@ -18,6 +18,8 @@ use super::ui::{Screen, item_line};
 use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
+
+mod extend;
 
 /// What every command works with.
 pub(super) struct Session<'a> {
@@ -35,13 +37,14 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
     match command {
         Command::Init => init(session).await,
         Command::Backup(words) => backup(words, session).await,
-        Command::Snapshots => snapshots(session).await,
+        Command::Snapshots(past) => snapshots(*past, session).await,
         Command::Show(words) => show(words, session).await,
         Command::Ls(words) => ls(words, session).await,
         Command::Cat(words) => cat(words, session).await,
         Command::Restore(words) => restore(words, session).await,
         Command::Verify(words) => verify(words, session).await,
         Command::Doctor => doctor(session).await,
+        Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),
         Command::Man => man(session.screen),
     }
@@ -62,6 +65,14 @@ impl Session<'_> {
     async fn open(&self) -> anyhow::Result<Repository> {
         connect::open(self.url()?, self.settings, self.counters).await
     }
+
+    /// As it is, or as it was.
+    async fn open_past(&self, past: Past) -> anyhow::Result<Repository> {
+        match past.at {
+            None => self.open().await,
+            Some(time) => connect::open_at(self.url()?, time, self.settings, self.counters).await,
+        }
+    }
 }
 
 async fn init(session: &Session<'_>) -> anyhow::Result<Outcome> {
@@ -73,21 +84,21 @@ async fn init(session: &Session<'_>) -> anyhow::Result<Outcome> {
 
 async fn backup(words: &args::Backup, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().backup(words)?;
-    session.url()?;
+    connect::check_object_lock(session.url()?, session.settings)?;
     let homeserver = connect::homeserver(session.settings, session.environment).await?;
     let repository = session.open().await?;
     let report = ops::backup::backup(&repository, &homeserver, &options, &session.run).await?;
     Ok(Outcome::BackedUp(report))
 }
 
-async fn snapshots(session: &Session<'_>) -> anyhow::Result<Outcome> {
-    let repository = session.open().await?;
+async fn snapshots(past: Past, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let repository = session.open_past(past).await?;
     let report = ops::inspect::snapshots(&repository, &session.run).await?;
     Ok(Outcome::Snapshots(report))
 }
 
 async fn show(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outcome> {
-    let repository = session.open().await?;
+    let repository = session.open_past(words.past).await?;
     let report = ops::inspect::show(
         &repository,
         &words.snapshot,
@@ -100,7 +111,7 @@ async fn show(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outco
 }
 
 async fn ls(words: &args::Ls, session: &Session<'_>) -> anyhow::Result<Outcome> {
-    let repository = session.open().await?;
+    let repository = session.open_past(words.past).await?;
     let screen = session.screen;
     let mut line = |item: ops::inspect::ItemLine| {
         let text = if screen.for_program() {
@@ -126,7 +137,7 @@ async fn ls(words: &args::Ls, session: &Session<'_>) -> anyhow::Result<Outcome> 
 async fn cat(words: &args::Cat, session: &Session<'_>) -> anyhow::Result<Outcome> {
     use tokio::io::AsyncWriteExt as _;
 
-    let repository = session.open().await?;
+    let repository = session.open_past(words.past).await?;
     let mut out = session.screen.bytes_out().context("open standard output")?;
     ops::inspect::cat(
         &repository,
@@ -143,7 +154,7 @@ async fn cat(words: &args::Cat, session: &Session<'_>) -> anyhow::Result<Outcome
 
 async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().restore(words)?;
-    let repository = session.open().await?;
+    let repository = session.open_past(words.past).await?;
     let report = ops::restore::restore(&repository, &words.snapshot, &options, &session.run).await?;
     Ok(Outcome::Restored {
         report,
@@ -153,7 +164,7 @@ async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result
 
 async fn verify(words: &args::Verify, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().verify(words)?;
-    let repository = session.open().await?;
+    let repository = session.open_past(words.past).await?;
     let report = ops::verify::verify(&repository, &options, &session.run).await?;
     Ok(Outcome::Verified(report))
 }

@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 
 use super::environment::Environment;
-use super::settings::{AbsolutePath, Settings};
+use super::settings::{AbsolutePath, Days, LockWord, Settings};
 use crate::ops::Error;
 use crate::repo::{self, Ids, Repository};
 use crate::store::counters::Counters;
 use crate::store::s3::{self, S3Options};
 use crate::store::url::RepositoryUrl;
+use crate::store::versions::ObjectLock;
+use crate::store::wrappers::At;
 use crate::store::{Store, local};
 use crate::synapse::Homeserver;
 use crate::synapse::config::{self, discover};
@@ -50,12 +53,38 @@ fn s3_options(bucket: String, prefix: String, settings: &Settings) -> anyhow::Re
         ca_file: s3.ca_file.clone().map(|AbsolutePath(path)| path),
         storage_class: s3.storage_class.clone(),
         provider: provider.context("setting `s3.provider`")?,
+        object_lock: object_lock(settings)?,
         ..S3Options::default()
     })
 }
 
+/// Both keys or neither.
+fn object_lock(settings: &Settings) -> Result<Option<ObjectLock>, Error> {
+    match (settings.object_lock.mode, settings.object_lock.days) {
+        (Some(LockWord(mode)), Some(Days(days))) => Ok(Some(ObjectLock { mode, days })),
+        (None, None) => Ok(None),
+        _ => Err(Error::usage(
+            "`object_lock` needs both `mode` and `days`",
+            "write for example `object_lock: { mode: governance, days: 30 }`",
+        )),
+    }
+}
+
+/// What is written is to be held: a folder cannot do that, and must not seem to.
+pub(super) fn check_object_lock(url: &str, settings: &Settings) -> Result<(), Error> {
+    let lock = object_lock(settings)?;
+    if lock.is_some() && matches!(url.parse(), Ok(RepositoryUrl::File(_))) {
+        return Err(Error::usage(
+            format!("`object_lock` is set, and {url} is a folder, which has none"),
+            "take `object_lock` out of the settings, or back up into a bucket",
+        ));
+    }
+    Ok(())
+}
+
 /// Make a repository.
 pub(super) async fn create(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    check_object_lock(url, settings)?;
     let store = store(url, true, settings, counters).await?;
     repo::open::init(store, Ids::random())
         .await
@@ -68,6 +97,20 @@ pub(super) async fn open(url: &str, settings: &Settings, counters: &Arc<Counters
     repo::open::open(store, Ids::random())
         .await
         .with_context(|| format!("open the repository at {url}"))
+}
+
+/// Open one as it was at a time: read only.
+pub(super) async fn open_at(url: &str, time: Timestamp, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    let store = store(url, false, settings, counters).await?;
+    let past = At::new(store, time).ok_or_else(|| {
+        Error::usage(
+            format!("`--at`: {url} keeps no old versions"),
+            "only a bucket with versioning can be read as it was; leave out `--at`",
+        )
+    })?;
+    repo::open::open(Arc::new(past), Ids::random())
+        .await
+        .with_context(|| format!("open the repository at {url} as it was at {time}"))
 }
 
 /// Read what Synapse reads. It reads files, so it runs where it may block.

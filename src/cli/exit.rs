@@ -2,7 +2,7 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, backup, doctor, inspect, restore, verify};
+use crate::ops::{self, ErrorKind, backup, doctor, extend, inspect, restore, verify};
 use crate::{repo, store};
 
 /// Done.
@@ -43,6 +43,8 @@ pub(super) enum Outcome {
     Verified(verify::Report),
     /// `doctor`.
     Examined(doctor::Report),
+    /// `extend`.
+    Extended(extend::Report),
     /// `ls`, `cat`, `completions`, `man`: all was said on standard output.
     Printed,
 }
@@ -52,7 +54,11 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
     let found = |nothing: bool, code: u8| if nothing { DONE } else { code };
     match outcome {
         Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Printed => DONE,
-        Outcome::BackedUp(report) => found(report.problem_count == 0 && report.problems.is_empty(), PROBLEMS),
+        Outcome::BackedUp(report) => {
+            let is_held = report.object_lock.as_ref().is_none_or(|lock| lock.failed == 0);
+            found(report.problem_count == 0 && report.problems.is_empty() && is_held, PROBLEMS)
+        }
+        Outcome::Extended(report) => found(report.object_lock.failed == 0, PROBLEMS),
         Outcome::Restored { report, .. } => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),

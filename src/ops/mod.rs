@@ -15,6 +15,7 @@ pub mod backup;
 mod connect;
 mod debug;
 pub mod doctor;
+pub mod extend;
 pub mod inspect;
 mod items;
 pub mod owners;

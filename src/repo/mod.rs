@@ -14,6 +14,7 @@ use crate::store::{self, Store};
 
 pub mod catalog;
 pub mod commit;
+pub mod extend;
 
 pub mod open;
 pub mod reader;

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
+use jiff::Timestamp;
 use synapse_backup::store::s3::{self, S3Options};
 use synapse_backup::store::versions::{ObjectLock, Version};
 use synapse_backup::store::{Error, Store};
@@ -49,6 +52,25 @@ impl Bucket {
             minio::shared().add_user(&self.user(role), &policy);
         }
         self
+    }
+
+    /// The same bucket under other settings.
+    pub(crate) fn with_lock(&self, lock: ObjectLock) -> Self {
+        Self {
+            name: self.name.clone(),
+            lock: Some(lock),
+        }
+    }
+
+    /// End a governance retention earlier, which only the owner may: as if time had passed.
+    pub(crate) async fn shorten(&self, key: &str, until: Timestamp) {
+        let held = ObjectLockRetention::builder()
+            .mode(ObjectLockRetentionMode::Governance)
+            .retain_until_date(DateTime::from_secs(until.as_second()))
+            .build();
+        let client = minio::shared().client();
+        let request = client.put_object_retention().bucket(&self.name).key(format!("{PREFIX}/{key}"));
+        request.retention(held).bypass_governance_retention(true).send().await.unwrap();
     }
 
     pub(crate) fn user(&self, role: &str) -> String {

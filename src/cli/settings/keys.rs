@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 21] = [
+pub(super) const SINGLE: [&str; 23] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -26,6 +26,8 @@ pub(super) const SINGLE: [&str; 21] = [
     "limits.load_jobs",
     "limits.media_time",
     "postgres.pg_dump",
+    "object_lock.mode",
+    "object_lock.days",
 ];
 
 /// Keys that only the file can hold: maps, and lists of maps.
@@ -35,11 +37,10 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 6] = [
+const LATER: [(&str, &str); 5] = [
     ("keep", "retention"),
     ("encryption", "sealing"),
     ("metrics", "metrics"),
-    ("object_lock", "Object Lock"),
     ("identity", "sealing"),
     ("limits.upload_rate", "a limit of the upload rate"),
 ];

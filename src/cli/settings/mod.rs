@@ -17,7 +17,7 @@ mod keys;
 mod overlay;
 mod values;
 
-pub(super) use values::{AbsolutePath, ByteSize, Connections, Jobs, TimeSpan};
+pub(super) use values::{AbsolutePath, ByteSize, Connections, Days, Jobs, LockWord, TimeSpan};
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
 const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     #[serde(default, deserialize_with = "section")]
     pub(super) postgres: Postgres,
+    #[serde(default, deserialize_with = "section")]
+    pub(super) object_lock: ObjectLock,
 }
 
 /// How the store is reached. No credentials: they come from the AWS chain.
@@ -109,6 +111,14 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Postgres {
     pub(super) pg_dump: Option<AbsolutePath>,
+}
+
+/// How long what is written cannot be deleted.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ObjectLock {
+    pub(super) mode: Option<LockWord>,
+    pub(super) days: Option<Days>,
 }
 
 /// A section whose keys are all commented out (`s3:` and nothing) says nothing.

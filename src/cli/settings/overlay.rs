@@ -87,6 +87,8 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "files" => settings.files = Some(paths(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),
         "limits.connections" => settings.limits.connections = Some(value.parse()?),
+        "object_lock.mode" => settings.object_lock.mode = Some(value.parse()?),
+        "object_lock.days" => settings.object_lock.days = Some(value.parse()?),
         "postgres.pg_dump" => settings.postgres.pg_dump = Some(value.parse()?),
         // A test holds that every key of the table has its line above.
         other => return Err(format!("`{other}` has no variable")),
@@ -111,7 +113,7 @@ mod tests {
     fn every_single_key_can_be_set_by_the_environment() {
         for path in keys::SINGLE {
             // One of these is good for each kind of key.
-            let tried = ["/a,/b", "true", "64MiB", "7", "6h"].map(|value| set(&mut Settings::default(), path, value));
+            let tried = ["/a,/b", "true", "64MiB", "7", "6h", "governance"].map(|value| set(&mut Settings::default(), path, value));
             assert!(tried.iter().any(Result::is_ok), "{path}: {tried:?}");
         }
     }

@@ -34,6 +34,7 @@ databases: [ { name: mas, url: 'postgres://mas:secret@/mas' } ]
 files: [ /etc/mas ]
 limits: { memory: 256MiB, connections: 8 }
 postgres: { pg_dump: /usr/lib/postgresql/15/bin/pg_dump }
+object_lock: { mode: governance, days: 30 }
 ";
 
 #[test]
@@ -89,6 +90,14 @@ fn mistakes_are_named_with_their_place() {
         (
             "limits:\n  connections: many\n",
             "f.yaml:2:16: `many` is not a number from 1 to 256",
+        ),
+        (
+            "object_lock:\n  mode: strict\n",
+            "f.yaml:2:9: `strict` is neither governance nor compliance",
+        ),
+        (
+            "object_lock:\n  days: 0\n",
+            "f.yaml:2:9: `0` is not a number of days from 1 to 36500",
         ),
         ("media:\n  remote: maybe\n", "f.yaml:2:11: expected true or false"),
         ("media: all\n", "f.yaml:1:8: expected a section of `key: value` lines"),

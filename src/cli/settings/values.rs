@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::store::versions::LockMode;
+
 /// Bytes: a plain number, or one with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct ByteSize(pub(in crate::cli) u64);
@@ -29,6 +31,17 @@ pub(in crate::cli) struct TimeSpan(pub(in crate::cli) Duration);
 /// Dumps or loads at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Jobs(pub(in crate::cli) usize);
+
+/// `governance` or `compliance`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct LockWord(pub(in crate::cli) LockMode);
+
+/// Whole days, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Days(pub(in crate::cli) u32);
+
+/// Nobody means a retention of more than a hundred years, and in compliance mode nobody could take it back.
+const DAYS_MAX: u32 = 36_500;
 
 /// More connections than this only make a store slower; every one holds a socket and a buffer.
 const CONNECTIONS_MAX: usize = 256;
@@ -111,6 +124,29 @@ impl FromStr for Connections {
     }
 }
 
+impl FromStr for LockWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "governance" => Ok(Self(LockMode::Governance)),
+            "compliance" => Ok(Self(LockMode::Compliance)),
+            _ => Err(format!("`{}` is neither governance nor compliance", shown(text))),
+        }
+    }
+}
+
+impl FromStr for Days {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().parse() {
+            Ok(number @ 1..=DAYS_MAX) => Ok(Self(number)),
+            _ => Err(format!("`{}` is not a number of days from 1 to {DAYS_MAX}", shown(text))),
+        }
+    }
+}
+
 const SECONDS: [(&str, u64); 8] = [
     ("s", 1),
     ("min", 60),
@@ -179,6 +215,18 @@ impl<'de> Deserialize<'de> for TimeSpan {
 }
 
 impl<'de> Deserialize<'de> for Jobs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for LockWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Days {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }

@@ -67,6 +67,7 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Restored { report, .. } => serde_json::to_value(report)?,
         Outcome::Verified(report) => serde_json::to_value(report)?,
         Outcome::Examined(report) => serde_json::to_value(report)?,
+        Outcome::Extended(report) => serde_json::to_value(report)?,
         Outcome::Printed => Value::Null,
     };
     Ok(match value {

@@ -12,6 +12,8 @@ use crate::format::snapshot::Problem;
 use crate::ops::{backup, restore, verify};
 use crate::store::counters::Totals;
 
+mod extend;
+
 /// More problems than these are counted only; `show --problems` lists them.
 const PROBLEMS_SHOWN: usize = 20;
 /// Where the second column begins.
@@ -37,6 +39,10 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             verified(&mut out, report, colour);
             (report.problems.as_slice(), report.problems.len() as u64, None)
         }
+        Outcome::Extended(report) => {
+            extend::extended(&mut out, report, colour);
+            (&[][..], 0, None)
+        }
         Outcome::Created { url } => {
             let _ = writeln!(out, "created a repository at {}", escaped(url));
             (&[][..], 0, None)
@@ -44,7 +50,10 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
         Outcome::Snapshots(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
         Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Printed => (&[][..], 0, None),
     };
-    if matches!(outcome, Outcome::BackedUp(_) | Outcome::Restored { .. } | Outcome::Verified(_)) {
+    if matches!(
+        outcome,
+        Outcome::BackedUp(_) | Outcome::Restored { .. } | Outcome::Verified(_) | Outcome::Extended(_)
+    ) {
         went(&mut out, totals, time);
     }
     if problems_only {
@@ -109,6 +118,9 @@ fn backed_up(out: &mut String, report: &backup::Report, colour: bool) {
     );
     label(out, "media", &line);
     label(out, "config", &counted(report.config_items, "item"));
+    if let Some(lock) = &report.object_lock {
+        extend::on_the_way(out, lock);
+    }
 }
 
 fn restored(out: &mut String, report: &restore::Report, dry_run: bool, colour: bool) {

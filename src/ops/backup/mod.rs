@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -21,6 +20,7 @@ use crate::format::snapshot::{MediaIncluded, Problem, SigningKey, Snapshot, Tota
 use crate::format::{FORMAT_VERSION, ItemPath, ObjectId, PackId};
 use crate::repo::Repository;
 use crate::repo::catalog::{self, Catalog};
+use crate::repo::extend;
 use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::writer::{Budget, Writer};
@@ -32,11 +32,13 @@ mod ending;
 mod files;
 mod media;
 mod offsite;
+mod report;
 mod spool;
 
 use config::StoredConfig;
 use database::{LiveRows, StoredDatabases};
 use media::StoredMedia;
+pub use report::{DatabaseReport, MediaReport, Report};
 
 /// What a backup is told.
 #[derive(Clone)]
@@ -77,69 +79,6 @@ pub struct Options {
     pub synapse_version: Option<String>,
     /// This program's version, for the snapshot.
     pub tool_version: String,
-}
-
-/// Media of one run, by what became of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct MediaReport {
-    /// Files in the snapshot.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files that were read and sent, or found by content.
-    pub new: u64,
-    /// Files taken over from the last snapshot without opening them.
-    pub unchanged: u64,
-    /// Rows whose file is not there.
-    pub missing: u64,
-    /// Put off to the next run.
-    pub deferred: u64,
-    /// Lost, and that is accepted.
-    pub accepted: u64,
-    /// Unchanged files that were looked at, though not opened.
-    pub audited: u64,
-    /// Thumbnails whose file is not there: they heal themselves.
-    pub thumbnails_missing: u64,
-}
-
-/// A database of one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DatabaseReport {
-    /// `synapse`, `synapse-<label>`, or the settings' name.
-    pub name: String,
-    /// Raw bytes of its streams.
-    pub read_bytes: u64,
-    /// Raw bytes that the repository did not have.
-    pub new_bytes: u64,
-    /// How many streams.
-    pub streams: u64,
-    /// How many tables.
-    pub tables: u64,
-}
-
-/// What a backup did.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
-    /// The new snapshot's id; `None` for a dry run.
-    pub snapshot: Option<String>,
-    /// The store's time of the database snapshot.
-    pub time: Option<String>,
-    /// Whose homeserver.
-    pub server_name: String,
-    /// Raw bytes read from the homeserver.
-    pub read_bytes: u64,
-    /// Raw bytes that the repository did not have.
-    pub new_bytes: u64,
-    /// Config items in the snapshot.
-    pub config_items: u64,
-    /// The media.
-    pub media: MediaReport,
-    /// The databases.
-    pub databases: Vec<DatabaseReport>,
-    /// What is wrong with single items (exit code 3 when any); at most 1,000 here, all in the snapshot.
-    pub problems: Vec<Problem>,
-    /// All of them.
-    pub problem_count: u64,
 }
 
 /// How often a run may start over because packs it relied on vanished.
@@ -260,14 +199,18 @@ async fn attempt(
     }
     let document = |id: ObjectId, packs: &BTreeSet<PackId>| document(id, packs, writer, &taken, prepared, homeserver, options);
     if options.dry_run {
-        return Ok(Attempt::Committed(Box::new(report(None, &taken, writer, homeserver))));
+        return Ok(Attempt::Committed(Box::new(report::of(None, &taken, writer, homeserver))));
     }
+    let extend = extend::extend_due(writer.repository(), &relied, prepared.previous.as_ref(), options.limits.connections);
+    let extended = run.until_cancelled(extend).await.context("extend the retention")?;
     let committed = match ending::commit(writer.repository(), &relied, document, run).await? {
         Ok(committed) => committed,
         Err(packs) => return Ok(Attempt::Gone(packs)),
     };
     run.progress.done("commit");
-    Ok(Attempt::Committed(Box::new(report(Some(&committed), &taken, writer, homeserver))))
+    let mut report = report::of(Some(&committed), &taken, writer, homeserver);
+    report.object_lock = extended;
+    Ok(Attempt::Committed(Box::new(report)))
 }
 
 /// Config items, dump streams and media, side by side.
@@ -467,24 +410,4 @@ fn problems_of_document(taken: &Taken) -> Vec<Problem> {
 fn read_bytes(taken: &Taken) -> u64 {
     let databases: u64 = taken.databases.reports.iter().map(|report| report.read_bytes).sum();
     taken.config.read_bytes + databases + taken.media.as_ref().map_or(0, |media| media.counts.read_bytes)
-}
-
-fn report(committed: Option<&Snapshot>, taken: &Taken, writer: &Writer, homeserver: &Homeserver) -> Report {
-    let media = taken.media.as_ref().map(|media| &media.counts);
-    let mut problems = taken.config.problems.clone();
-    let problem_count = problems.len() as u64 + media.map_or(0, |counts| counts.problem_count);
-    problems.extend(media.into_iter().flat_map(|counts| counts.problems.iter().cloned()));
-    problems.truncate(media::PROBLEMS_NAMED_MAX);
-    Report {
-        snapshot: committed.map(|snapshot| snapshot.id.to_string()),
-        time: Some(taken.time.to_string()),
-        server_name: homeserver.server_name.clone(),
-        read_bytes: read_bytes(taken),
-        new_bytes: writer.new_bytes(),
-        config_items: taken.config.items.len() as u64,
-        media: media.map(|counts| counts.report.clone()).unwrap_or_default(),
-        databases: taken.databases.reports.clone(),
-        problems,
-        problem_count,
-    }
 }

@@ -48,6 +48,7 @@ fn backed_up_with(problems: Vec<Problem>, problem_count: u64) -> Outcome {
         }],
         problems,
         problem_count,
+        object_lock: None,
     })
 }
 
@@ -127,6 +128,42 @@ fn a_dry_run_of_a_restore_prints_the_plan() {
     let text = summary(&outcome, &totals(), Duration::ZERO, false, false);
     assert!(
         text.starts_with("dry run, nothing was written; snapshot 3f9a\n  load database `synapse`\n  write /etc/x\\u{1b}\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_was_held_longer_is_told_and_what_was_not() {
+    let lock = crate::repo::extend::Extended {
+        needed: 900,
+        extended: 30,
+        failed: 1,
+        error: Some("packs/00/x.zst: s3://b does not allow PUT".into()),
+        until: "2026-12-31T02:00:00Z".parse().ok(),
+    };
+    let Outcome::BackedUp(mut report) = backed_up_with(Vec::new(), 0) else {
+        panic!("a backup")
+    };
+    report.object_lock = Some(lock.clone());
+    let text = summary(&Outcome::BackedUp(report), &totals(), Duration::ZERO, false, false);
+    assert!(
+        text.contains(
+            "  held      30 older objects until 2026-12-31T02:00:00Z
+  not held  1 object: packs/00/x.zst: s3://b does not allow PUT
+"
+        ),
+        "{text}"
+    );
+    let outcome = Outcome::Extended(crate::ops::extend::Report {
+        snapshots: 12,
+        object_lock: lock,
+    });
+    let text = summary(&outcome, &totals(), Duration::ZERO, false, false);
+    assert!(
+        text.starts_with(
+            "30 objects held longer, of 900 that 12 snapshots need
+  until     2026-12-31"
+        ),
         "{text}"
     );
 }

@@ -1,0 +1,123 @@
+//! Object Lock in the life of a repository: what is written is held, what is needed is held longer, and that stays cheap.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use synapse_backup::format::keys;
+use synapse_backup::ops::extend;
+use synapse_backup::store::Store;
+use synapse_backup::store::versions::{LockMode, ObjectLock, Retention};
+
+use crate::buckets::{Bucket, keys};
+use crate::homeserver::Home;
+use crate::rig::{LIMITS, backup, init, reopen, run, verify};
+
+const DAYS: ObjectLock = ObjectLock {
+    mode: LockMode::Governance,
+    days: 4,
+};
+
+async fn retention(store: &dyn Store, key: &str) -> Retention {
+    store.versions().unwrap().retention(key).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_a_backup_writes_is_held() {
+    for mode in [LockMode::Governance, LockMode::Compliance] {
+        let bucket = Bucket::locked(ObjectLock { mode, ..DAYS }).await;
+        let home = Home::new();
+        let repository = init(bucket.store_as("writer").await).await;
+        let taken = backup(&repository, &home).await;
+        let lock = taken.object_lock.unwrap();
+        assert_eq!((lock.extended, lock.failed), (0, 0), "{:?}", lock.error);
+        let store = bucket.store().await;
+        let now = repository.date().await.unwrap();
+        for key in keys(&*store).await {
+            let held = retention(&*store, &key).await;
+            assert_eq!(held.mode, mode, "{key}");
+            assert!(held.until >= now + DAYS.promised(), "{key}: {}", held.until);
+            assert!(held.until <= now + DAYS.promised() + DAYS.period(), "{key}: {}", held.until);
+        }
+        assert_eq!(verify(&repository, None).await, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extend_holds_what_is_needed_longer_and_asks_twice_for_nothing() {
+    let bucket = Bucket::locked(DAYS).await;
+    let home = Home::new();
+    let repository = init(bucket.store_as("writer").await).await;
+    backup(&repository, &home).await;
+    let store = bucket.store().await;
+    let now = repository.date().await.unwrap();
+    let soon = now + SignedDuration::from_hours(1);
+    let all = keys(&*store).await;
+    for key in &all {
+        bucket.shorten(key, soon).await;
+    }
+
+    let writer = reopen(bucket.store_as("writer").await).await;
+    let report = extend::extend(&writer, LIMITS, &run()).await.unwrap();
+    assert_eq!(report.snapshots, 1);
+    let lock = report.object_lock;
+    assert_eq!(
+        (lock.needed, lock.extended, lock.failed),
+        (all.len() as u64, all.len() as u64, 0),
+        "{:?}",
+        lock.error
+    );
+    for key in &all {
+        assert!(retention(&*store, key).await.until >= now + DAYS.promised(), "{key}");
+    }
+    let again = extend::extend(&writer, LIMITS, &run()).await.unwrap().object_lock;
+    assert_eq!((again.extended, again.failed), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_longer_or_in_another_mode_is_no_failure() {
+    let bucket = Bucket::locked(ObjectLock { days: 400, ..DAYS }).await;
+    let home = Home::new();
+    let repository = init(bucket.store_as("writer").await).await;
+    backup(&repository, &home).await;
+    // The settings say less now, and another mode.
+    let less = bucket.with_lock(ObjectLock {
+        mode: LockMode::Compliance,
+        days: 4,
+    });
+    let writer = reopen(less.store_as("writer").await).await;
+    let lock = extend::extend(&writer, LIMITS, &run()).await.unwrap().object_lock;
+    assert_eq!((lock.extended, lock.failed), (0, 0), "{:?}", lock.error);
+    let more = bucket.with_lock(ObjectLock {
+        mode: LockMode::Compliance,
+        days: 1000,
+    });
+    let writer = reopen(more.store_as("writer").await).await;
+    let lock = extend::extend(&writer, LIMITS, &run()).await.unwrap().object_lock;
+    assert_eq!((lock.extended, lock.failed), (lock.needed, 0), "{:?}", lock.error);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nightly_run_asks_for_nothing_whose_moment_has_not_come() {
+    let bucket = Bucket::locked(DAYS).await;
+    let home = Home::new();
+    let repository = init(bucket.store_as("writer").await).await;
+    backup(&repository, &home).await;
+    let lock = backup(&repository, &home).await.object_lock.unwrap();
+    assert!(lock.needed >= 4, "packs, segments, repository.json: {}", lock.needed);
+    assert_eq!((lock.extended, lock.failed), (0, 0), "{:?}", lock.error);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_object_lock_in_the_settings_extend_is_a_wrong_call() {
+    let bucket = Bucket::versioned().await;
+    let repository = init(bucket.store().await).await;
+    let error = extend::extend(&repository, LIMITS, &run()).await.unwrap_err();
+    assert!(error.to_string().contains("no Object Lock is asked for"), "{error:#}");
+    // The settings ask for it, and the bucket has none.
+    let asked = bucket.with_lock(DAYS);
+    let refused = asked.store().await.put(keys::REPOSITORY, bytes::Bytes::new()).await;
+    let store: Arc<dyn Store> = asked.store().await;
+    assert!(refused.is_err(), "{refused:?}");
+    let error = extend::extend(&reopen(store).await, LIMITS, &run()).await.unwrap_err();
+    assert!(error.to_string().contains("no retention could be extended"), "{error:#}");
+}
