@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -128,10 +129,23 @@ pub fn unique(loaded: Vec<Loaded>) -> Vec<Loaded> {
 }
 
 /// The newest snapshot that counts, of this homeserver when one is named. Damaged ones are passed over.
+pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
+    let [newest] = newest_that(repository, server_name, [&|_| true]).await?;
+    Ok(newest.map(Arc::unwrap_or_clone))
+}
+
+/// What a snapshot that is looked for must have.
+pub type Wish<'a> = &'a (dyn Fn(&Snapshot) -> bool + Sync);
+
+/// For each wish the newest snapshot that counts and fulfils it, as [`newest`] finds one.
 ///
 /// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
-pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
-    let mut found = list(repository).await?;
+pub async fn newest_that<const N: usize>(
+    repository: &Repository,
+    server_name: Option<&str>,
+    wishes: [Wish<'_>; N],
+) -> Result<[Option<Arc<Loaded>>; N]> {
+    let mut keys = list(repository).await?;
     // A key tells whole seconds: within one of them what landed last comes first.
     let newest_first = |one: &SnapshotKey| {
         (
@@ -140,29 +154,67 @@ pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Resul
             one.key.clone(),
         )
     };
-    found.sort_by_cached_key(|one| Reverse(newest_first(one)));
-    for key in &found {
+    keys.sort_by_cached_key(|one| Reverse(newest_first(one)));
+    let mut found = Found::new(server_name, wishes);
+    for key in &keys {
         match load(repository, key).await {
-            Ok(Some(loaded)) if !loaded.late && server_name.is_none_or(|name| name == loaded.snapshot.server_name) => {
-                if loaded.time() == loaded.snapshot.time {
-                    return Ok(Some(loaded));
+            Ok(Some(loaded)) if found.concerns(&loaded) => {
+                if loaded.time() != loaded.snapshot.time {
+                    return newest_of_all(repository, Found::new(server_name, wishes)).await;
                 }
-                return newest_of_all(repository, server_name).await;
+                found.look_at(loaded);
+                if found.is_complete() {
+                    break;
+                }
             }
             Ok(_) | Err(Error::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    Ok(found.best)
 }
 
-/// As [`newest`], by reading all: for repositories in which a snapshot's time cannot be believed.
-async fn newest_of_all(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
+/// As [`newest_that`], by reading all: for repositories in which a snapshot's time cannot be believed.
+async fn newest_of_all<const N: usize>(repository: &Repository, mut found: Found<'_, N>) -> Result<[Option<Arc<Loaded>>; N]> {
     let (loaded, _) = load_all(repository).await?;
-    Ok(loaded
-        .into_iter()
-        .rev()
-        .find(|one| !one.late && server_name.is_none_or(|name| name == one.snapshot.server_name)))
+    for one in loaded.into_iter().rev() {
+        if found.concerns(&one) {
+            found.look_at(one);
+        }
+    }
+    Ok(found.best)
+}
+
+/// Wishes, and what fulfils them so far.
+struct Found<'a, const N: usize> {
+    server_name: Option<&'a str>,
+    wishes: [Wish<'a>; N],
+    best: [Option<Arc<Loaded>>; N],
+}
+
+impl<'a, const N: usize> Found<'a, N> {
+    fn new(server_name: Option<&'a str>, wishes: [Wish<'a>; N]) -> Self {
+        let best = std::array::from_fn(|_| None);
+        Self { server_name, wishes, best }
+    }
+
+    fn concerns(&self, loaded: &Loaded) -> bool {
+        !loaded.late && self.server_name.is_none_or(|name| name == loaded.snapshot.server_name)
+    }
+
+    /// Newer ones have been looked at before.
+    fn look_at(&mut self, loaded: Loaded) {
+        let loaded = Arc::new(loaded);
+        for (best, wish) in self.best.iter_mut().zip(self.wishes) {
+            if best.is_none() && wish(&loaded.snapshot) {
+                *best = Some(Arc::clone(&loaded));
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.best.iter().all(Option::is_some)
+    }
 }
 
 /// The snapshot that `name` means: an id prefix, `latest` or `latest:server_name`. `late` ones only when asked for.

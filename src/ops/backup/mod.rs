@@ -22,10 +22,10 @@ use crate::repo::Repository;
 use crate::repo::catalog::{self, Catalog};
 use crate::repo::extend;
 use crate::repo::reader::Reader;
-use crate::repo::snapshots::{self, Loaded};
 use crate::repo::writer::{Budget, Writer};
 use crate::synapse::{Homeserver, ProviderKind, postgres};
 
+mod bases;
 mod config;
 mod database;
 mod ending;
@@ -35,6 +35,7 @@ mod offsite;
 mod report;
 mod spool;
 
+use bases::Bases;
 use config::StoredConfig;
 use database::{LiveRows, StoredDatabases};
 use media::StoredMedia;
@@ -100,7 +101,7 @@ pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &
             Ok(Attempt::Gone(packs)) => {
                 distrusted.extend(packs);
                 prepared.catalog = run
-                    .until_cancelled(load_catalog(repository, &prepared.budget, prepared.previous.as_ref()))
+                    .until_cancelled(load_catalog(repository, &prepared.budget, &prepared.bases))
                     .await?;
             }
             Err(error) => {
@@ -119,8 +120,7 @@ pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &
 struct Prepared {
     budget: Budget,
     catalog: Arc<Catalog>,
-    /// The last snapshot of this homeserver.
-    previous: Option<Loaded>,
+    bases: Bases,
     tools: Option<postgres::Tools>,
     sources: Vec<Source>,
     started: Instant,
@@ -147,14 +147,14 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
         Vec::new()
     };
     let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
-    let previous = snapshots::newest(repository, Some(&homeserver.server_name))
+    let bases = Bases::find(repository, &homeserver.server_name, options)
         .await
         .context("find the last snapshot")?;
-    let catalog = load_catalog(repository, &budget, previous.as_ref()).await?;
+    let catalog = load_catalog(repository, &budget, &bases).await?;
     Ok(Prepared {
         budget,
         catalog,
-        previous,
+        bases,
         tools,
         sources,
         started,
@@ -162,9 +162,9 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
 }
 
 /// The index as it is now (B1).
-async fn load_catalog(repository: &Repository, budget: &Budget, previous: Option<&Loaded>) -> anyhow::Result<Arc<Catalog>> {
+async fn load_catalog(repository: &Repository, budget: &Budget, bases: &Bases) -> anyhow::Result<Arc<Catalog>> {
     let mut catalog = catalog::load(repository, budget.catalog_bytes).await.context("load the index")?;
-    catalog.prefer(previous.map_or(&[], |loaded| &loaded.snapshot.packs));
+    catalog.prefer(&bases.packs());
     Ok(Arc::new(catalog))
 }
 
@@ -201,7 +201,12 @@ async fn attempt(
     if options.dry_run {
         return Ok(Attempt::Committed(Box::new(report::of(None, &taken, writer, homeserver))));
     }
-    let extend = extend::extend_due(writer.repository(), &relied, prepared.previous.as_ref(), options.limits.connections);
+    let extend = extend::extend_due(
+        writer.repository(),
+        &relied,
+        prepared.bases.newest.as_deref(),
+        options.limits.connections,
+    );
     let extended = run.until_cancelled(extend).await.context("extend the retention")?;
     let committed = match ending::commit(writer.repository(), &relied, document, run).await? {
         Ok(committed) => committed,
@@ -236,13 +241,13 @@ async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, opt
             limits.memory_bytes / 8,
             limits.connections,
         );
-        let previous = prepared.previous.as_ref().filter(|_| prepared.catalog.truncated);
+        let previous = prepared.bases.databases().filter(|_| prepared.catalog.truncated);
         let task = database::Task {
             writer,
             tools,
             options,
             time: &time,
-            alongside: previous.map(|loaded| (&reader, &loaded.snapshot)),
+            alongside: previous.map(|snapshot| (&reader, snapshot)),
             run,
         };
         database::store_databases(&task, &prepared.sources, rows_out).await
@@ -275,7 +280,7 @@ async fn take_media(
     rows: spool::Rows,
     run: &Run<'_>,
 ) -> anyhow::Result<(StoredMedia, BTreeSet<PackId>)> {
-    let previous = prepared.previous.as_ref().and_then(|loaded| loaded.snapshot.media.as_ref());
+    let previous = prepared.bases.media();
     let limits = options.limits;
     let reader = Reader::with_catalog(
         writer.repository(),
