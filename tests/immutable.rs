@@ -23,6 +23,8 @@ mod tree;
 #[path = "immutable/buckets.rs"]
 mod buckets;
 
+#[path = "immutable/doctor.rs"]
+mod doctor;
 #[path = "immutable/held.rs"]
 mod held;
 #[path = "immutable/past.rs"]

@@ -143,9 +143,11 @@ def round_trip(stage: Stage, sentences: Sentences) -> None:
 def first_backups(stage: Stage, sentences: Sentences) -> None:
     """init, the first backup, and the second with nothing new."""
     tool = stage.tool
-    with sentences("doctor finds nothing wrong before the first backup"):
+    with sentences("doctor finds nothing wrong before the first backup, but credentials that may delete"):
         tool.run("init")
-        tool.run("doctor")
+        checks = tool.run("doctor", expect=(3,)).report["checks"]
+        warned = [check["name"] for check in checks if check["verdict"] != "ok"]
+        assert warned == ["rights"], checks
     with sentences("a second init is refused"):
         tool.run("init", expect=(1,))
     with sentences("the first backup of a running server has no problems", essential=True):

@@ -57,10 +57,12 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     fn lock(&self) -> Call<'_, BucketLock>;
     /// The rules of its lifecycle that can touch this repository.
     fn lifecycle(&self) -> Call<'_, Vec<LifecycleRule>>;
+    /// It clears away unfinished uploads without being told, and refuses a rule that would.
+    fn aborts_uploads_itself(&self) -> bool;
     /// Write, if there is nothing under the key: `false` when there was.
     fn put_if_absent<'a>(&'a self, key: &'a str, body: Bytes) -> Call<'a, bool>;
     /// Write with a checksum that is wrong: `true` when the store took it all the same.
     fn takes_wrong_checksum<'a>(&'a self, key: &'a str, body: Bytes) -> Call<'a, bool>;
-    /// Delete this object's only version, with the right to pass over a governance retention.
+    /// Delete this version, by the right to pass over a governance retention.
     fn delete_bypassing<'a>(&'a self, key: &'a str, version: &'a str) -> Call<'a, Stamp>;
 }

@@ -46,6 +46,13 @@ impl Bucket {
         bucket.with_users()
     }
 
+    /// One that forgets what is overwritten.
+    pub(crate) async fn plain() -> Self {
+        let bucket = Self::fresh(None);
+        minio::shared().create_bucket(&bucket.name).await;
+        bucket.with_users()
+    }
+
     fn with_users(self) -> Self {
         for (role, policy) in [("writer", WRITER), ("pruner", PRUNER), ("reader", READER)] {
             let policy = policy.replace("BUCKET", &self.name).replace("PREFIX", PREFIX);

@@ -16,6 +16,7 @@ use super::S3;
 use super::checksum::Sum;
 use super::classify::Failure;
 use super::meter::Seen;
+use super::provider::Provider;
 use super::retry::Ask;
 
 /// Days of a default retention that is given in years.
@@ -153,6 +154,10 @@ impl Bucket for S3 {
             let asked = self.tries(Ask::new(Kind::Head), || self.lifecycle_once()).await;
             asked.map_err(|failure| self.error(Kind::Head, "?lifecycle", failure))
         })
+    }
+
+    fn aborts_uploads_itself(&self) -> bool {
+        self.provider_seen() == Provider::Minio
     }
 
     fn put_if_absent<'a>(&'a self, key: &'a str, body: Bytes) -> Call<'a, bool> {

@@ -150,10 +150,13 @@ impl fmt::Debug for S3 {
 impl S3 {
     /// Decided at the first write, and the same ever after: the parts of an upload must have what its begin has named.
     fn checksum(&self) -> Checksum {
-        *self.checksum.get_or_init(|| {
-            let told = self.server.get().copied().filter(|_| self.provider == Provider::Generic);
-            told.unwrap_or(self.provider).checksum()
-        })
+        *self.checksum.get_or_init(|| self.provider_seen().checksum())
+    }
+
+    /// What the settings or the endpoint say; where they say nothing, what the answers did.
+    fn provider_seen(&self) -> Provider {
+        let told = self.server.get().copied().filter(|_| self.provider == Provider::Generic);
+        told.unwrap_or(self.provider)
     }
 
     fn has_answered(&self) -> bool {

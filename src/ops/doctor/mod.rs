@@ -1,20 +1,21 @@
 //! Is everything in place for tonight's backup?
 //!
 //! Each check is a line with a verdict and a cure: configuration and keys, databases as a dump would need them, the media
-//! store, and a store that writes, reads back, lists and deletes. It goes on after a failure, so that one look tells all.
+//! store, and a store that writes, reads back and lists. It goes on after a failure, so that one look tells all. Which rights
+//! the credentials have is found out in `rights`, and what that means in a bucket as it is set up in `bucket`.
 
-use anyhow::Context;
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::connect::{self, Source};
 use super::{Run, Tools as ToolOptions};
 use crate::repo::{Repository, snapshots};
-use crate::store::ByteRange;
 use crate::synapse::postgres::Tools;
 use crate::synapse::postgres::snapshot::Snapshot as Moment;
 use crate::synapse::{Homeserver, ProviderKind};
+
+mod bucket;
+mod rights;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,6 +85,14 @@ pub async fn doctor(
 }
 
 impl Report {
+    fn warn(&mut self, name: &str, message: impl Into<String>, cure: impl Into<String>) {
+        self.add(name, Verdict::Warning, message, Some(cure.into()));
+    }
+
+    fn fail(&mut self, name: &str, message: impl Into<String>, cure: impl Into<String>) {
+        self.add(name, Verdict::Failure, message, Some(cure.into()));
+    }
+
     fn add(&mut self, name: &str, verdict: Verdict, message: impl Into<String>, cure: Option<String>) {
         self.checks.push(Check {
             name: name.to_owned(),
@@ -214,10 +223,11 @@ async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Op
         Err(error) => return report.error("repository", &error),
     };
     report.ok("repository", format!("{} ({})", repository.url(), repository.info().id));
-    match probe(&repository).await {
-        Ok(date) => {
-            report.ok("store", "an object was written, read back, listed and deleted");
+    match rights::probe(&repository).await {
+        Ok((rights, date)) => {
+            report.ok("store", "an object was written, read back and listed");
             check_clock(date, options.now, report);
+            bucket::check(&repository, rights, report).await;
         }
         Err(error) => report.error("store", &error),
     }
@@ -241,22 +251,4 @@ fn check_clock(date: Timestamp, now: Timestamp, report: &mut Report) {
     } else {
         report.ok("clock", "it agrees with the store's");
     }
-}
-
-/// Write, read back, list, delete: under `probe/`, with a fresh id.
-async fn probe(repository: &Repository) -> anyhow::Result<Timestamp> {
-    let store = repository.store();
-    let id = repository.ids().object();
-    let key = format!("probe/{id}");
-    let body = Bytes::from(format!("synapse-backup doctor {id}"));
-    let date = store.put(&key, body.clone()).await.context("write")?.date;
-    let got = store.get(&key, ByteRange::All).await.context("read back")?;
-    anyhow::ensure!(got.bytes == body, "what was read back is not what was written");
-    let page = store.list_page("probe/", None).await.context("list")?;
-    anyhow::ensure!(
-        page.objects.iter().any(|object| object.key == key),
-        "what was written does not appear in the listing"
-    );
-    store.delete(&key).await.context("delete")?;
-    Ok(date)
 }
