@@ -19,6 +19,8 @@ pub const SNAPSHOTS: &str = "snapshots/";
 const SNAPSHOT_ENDING: &str = ".json.zst";
 /// All markers of condemned packs begin so.
 pub const CONDEMNED: &str = "condemned/";
+/// All records of drills begin so.
+pub const DRILLS: &str = "drills/";
 
 /// `packs/0f/0f….zst`
 pub fn pack(id: PackId) -> String {
@@ -89,6 +91,17 @@ pub fn parse_condemned(key: &str) -> Option<PackId> {
     key.strip_prefix(CONDEMNED)?.parse().ok()
 }
 
+/// `drills/0f…-a0…`: that this snapshot was drilled, and the id of the drill.
+pub fn drill(snapshot: ObjectId, id: ObjectId) -> String {
+    format!("{DRILLS}{snapshot}-{id}")
+}
+
+/// The snapshot and the drill that this record is about.
+pub fn parse_drill(key: &str) -> Option<(ObjectId, ObjectId)> {
+    let (snapshot, id) = key.strip_prefix(DRILLS)?.split_once('-')?;
+    Some((snapshot.parse().ok()?, id.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -102,6 +115,8 @@ mod tests {
         assert_eq!(parse_pack(&pack(pack_id)), Some(pack_id));
         assert_eq!(parse_segment(&segment(id)), Some(id));
         assert_eq!(parse_condemned(&condemned(pack_id)), Some(pack_id));
+        let other = ObjectId::from_bytes([7; 16]);
+        assert_eq!(parse_drill(&drill(id, other)), Some((id, other)));
         let key = snapshot(time, id).unwrap();
         assert_eq!(key, "snapshots/20260723T101112Z-a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0.json.zst");
         assert_eq!(parse_snapshot(&key), Some((time, id)));
@@ -132,5 +147,6 @@ mod tests {
         }
         assert_eq!(parse_segment(&format!("index/{}.idx", hex.to_uppercase())), None);
         assert_eq!(parse_condemned("condemned/x"), None);
+        assert_eq!(parse_drill(&format!("drills/{hex}")), None);
     }
 }

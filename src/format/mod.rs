@@ -9,6 +9,7 @@ mod octal;
 mod path;
 
 pub mod chunk;
+pub mod drill;
 pub mod frame;
 pub mod index;
 pub mod keys;
@@ -39,6 +40,8 @@ pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// `repository.json`.
 pub const REPOSITORY_BYTES_MAX: usize = 1 << 20;
+/// The record of a drill.
+pub const DRILL_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a path in a snapshot or shard.
 pub const PATH_BYTES_MAX: usize = 32_768;
 

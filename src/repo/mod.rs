@@ -15,6 +15,7 @@ use crate::store::{self, Store};
 pub mod catalog;
 pub mod commit;
 pub mod extend;
+pub mod drills;
 
 pub mod open;
 pub mod reader;
