@@ -106,7 +106,7 @@ async fn a_homeserver_comes_back_with_every_row_but_one_time_keys() {
     );
     assert!(after.grantees.contains(&owner));
     cluster.psql(&target, "INSERT INTO e2e_one_time_keys_json VALUES ('@a:b', '{}')");
-    assert_eq!(empty_one_time_keys(&mut session).await.unwrap().len(), 2);
+    assert_eq!(empty_one_time_keys(&mut session).await.unwrap(), 1);
     assert_eq!(cluster.psql(&target, "SELECT count(*) FROM e2e_one_time_keys_json"), "0");
     analyze(&mut session).await.unwrap();
     session.close().await;
@@ -153,7 +153,7 @@ async fn an_ordinary_role_loads_a_dump_with_extensions_and_foreign_owners() {
             cluster.psql(&target, "SELECT obj_description('events'::regclass), count(*) FROM events"),
             "kept|3000"
         );
-        assert_eq!(empty_one_time_keys(&mut session).await.unwrap().len(), 2);
+        assert_eq!(empty_one_time_keys(&mut session).await.unwrap(), 0);
         session.close().await;
     }
     cluster.psql(&source, "SELECT 1");

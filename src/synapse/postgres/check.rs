@@ -46,8 +46,8 @@ struct Sequence {
 
 /// An error that names each table with another number of rows, and each sequence that is behind.
 pub async fn compare(session: &mut Session, expected: &Expected) -> Result<(), Error> {
-    let mut differences = rows(session, &expected.rows).await?;
-    differences.extend(sequences(session, &expected.sequences).await?);
+    let mut differences = row_differences(session, &expected.rows).await?;
+    differences.extend(sequence_differences(session, &expected.sequences).await?);
     if differences.is_empty() {
         return Ok(());
     }
@@ -57,7 +57,8 @@ pub async fn compare(session: &mut Session, expected: &Expected) -> Result<(), E
     })
 }
 
-async fn rows(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<Vec<String>, Error> {
+/// A sentence for each table that is missing or has another number of rows.
+pub async fn row_differences(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<Vec<String>, Error> {
     let tables: Vec<Named> = session.query("the list of tables", TABLES).await?;
     let known: BTreeSet<String> = tables.iter().map(Named::plain).collect();
     let missing = expected.keys().filter(|name| !known.contains(*name));
@@ -73,7 +74,8 @@ async fn rows(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result
     Ok(differences)
 }
 
-async fn sequences(session: &mut Session, expected: &BTreeMap<String, i64>) -> Result<Vec<String>, Error> {
+/// A sentence for each sequence that is missing or behind.
+pub async fn sequence_differences(session: &mut Session, expected: &BTreeMap<String, i64>) -> Result<Vec<String>, Error> {
     let there: Vec<Sequence> = session.query("the values of the sequences", SEQUENCES).await?;
     let there: BTreeMap<String, Sequence> = there.into_iter().map(|one| (format!("{}.{}", one.schema, one.name), one)).collect();
     let behind = |(name, wanted): (&String, &i64)| match there.get(name) {
@@ -133,7 +135,7 @@ pub async fn analyze(session: &mut Session) -> Result<(), Error> {
     session.execute("ANALYZE", "ANALYZE").await
 }
 
-const TABLES: &str = "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \
+pub(super) const TABLES: &str = "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2";
 const SEQUENCES: &str = "SELECT schemaname AS schema, sequencename AS name, last_value AS value, increment_by > 0 AS rising \

@@ -158,6 +158,27 @@ impl Facts {
     }
 }
 
+impl SynapseFacts {
+    /// Read them anew, in a database that was brought back.
+    pub async fn read(session: &mut Session) -> Result<Option<Self>, Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            schema: String,
+            name: String,
+        }
+        let named: Vec<Named> = session.query("the list of tables", super::check::TABLES).await?;
+        let table = |Named { schema, name }| TableFacts {
+            schema,
+            name,
+            bytes: 0,
+            rows: None,
+            unlogged: false,
+        };
+        let tables: Vec<TableFacts> = named.into_iter().map(table).collect();
+        synapse_facts(session, &tables).await
+    }
+}
+
 #[derive(Deserialize)]
 struct Count {
     count: u64,

@@ -18,6 +18,9 @@ pub mod load;
 pub mod outline;
 pub mod plan;
 mod pooler;
+pub mod positions;
+pub mod private;
+pub mod scratch;
 pub mod session;
 pub mod snapshot;
 pub mod sql;
@@ -194,6 +197,14 @@ pub enum Error {
         /// Which restore it was.
         restore: Option<String>,
     },
+    /// A scratch database that is somebody else's, or that another drill is at work in.
+    #[error("the database {database} {reason}")]
+    NotScratch {
+        /// Its name.
+        database: String,
+        /// Why a drill leaves it alone.
+        reason: &'static str,
+    },
     /// What was loaded is not what was dumped.
     #[error("the database {database} is not what was dumped: {}", list_text(.differences))]
     Differs {
@@ -238,6 +249,13 @@ impl Error {
                 "put `{keyword}` into a connection service file (pg_service.conf) and name it by `service`"
             )),
             Self::NoUser => Some("name the role with `user=`, or run as the user that Synapse runs as".into()),
+            Self::Tool {
+                tool: "initdb",
+                needed: Some(major),
+                ..
+            } => Some(format!(
+                "install the server's programs (package postgresql-{major} or newer), or drill on another server with --database"
+            )),
             Self::Tool { needed: Some(major), .. } => Some(format!(
                 "install the package postgresql-client-{major} (or newer, from apt.postgresql.org), or name its folder in the settings"
             )),
@@ -262,6 +280,7 @@ impl Error {
                 "unless a restore is at work, drop it (DROP DATABASE {}) and restore again with --create-database",
                 sql::name(database)
             )),
+            Self::NotScratch { .. } => Some("name one that does not exist (the drill makes it and drops it), or an empty one".into()),
             Self::Differs { .. } => Some("drop it and restore again; if it happens twice, please report it".into()),
             Self::Answer { .. } | Self::Pipe { .. } | Self::Contents { .. } => None,
         }

@@ -179,7 +179,7 @@ pub async fn create_database(info: &ConnInfo, tools: &Tools, owner: Option<&str>
 }
 
 /// `postgres`, or `template1` where somebody removed it.
-async fn maintenance(info: &ConnInfo, tools: &Tools) -> Result<Session, Error> {
+pub(super) async fn maintenance(info: &ConnInfo, tools: &Tools) -> Result<Session, Error> {
     match Session::open(&info.with_database("postgres"), tools, Purpose::Write, LOCK_SECONDS).await {
         Err(Error::Connect { message, .. }) if message.contains("\"postgres\" does not exist") && message.contains("database") => {
             Session::open(&info.with_database("template1"), tools, Purpose::Write, LOCK_SECONDS).await
@@ -216,21 +216,36 @@ pub async fn ownership(session: &mut Session, owners: &[String], grantees: &[Str
     })
 }
 
-/// Empty the one-time keys in every schema, whether the dump had any or not; gives the tables' quoted names.
-///
-/// A key that was handed out after the dump must not be handed out again (Synapse's "Backing up Synapse").
-pub async fn empty_one_time_keys(session: &mut Session) -> Result<Vec<String>, Error> {
+/// The tables of one-time keys, quoted, and how many keys are in all of them.
+pub async fn one_time_keys(session: &mut Session) -> Result<(Vec<String>, u64), Error> {
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
     let tables: Vec<Object> = session.query("the look for one-time keys", ONE_TIME_KEYS).await?;
     let names: Vec<String> = tables
         .iter()
         .map(|table| sql::qualified(table.schema.as_deref().unwrap_or("public"), &table.name))
         .collect();
+    let mut keys = 0;
+    for name in &names {
+        let query = format!("SELECT pg_catalog.count(*) AS count FROM {name}");
+        keys += session.one::<Count>("the count of the one-time keys", &query).await?.count;
+    }
+    Ok((names, keys))
+}
+
+/// Empty the one-time keys in every schema, whether the dump had any or not; gives how many there were.
+///
+/// A key that was handed out after the dump must not be handed out again (Synapse's "Backing up Synapse").
+pub async fn empty_one_time_keys(session: &mut Session) -> Result<u64, Error> {
+    let (names, keys) = one_time_keys(session).await?;
     if !names.is_empty() {
         session
             .execute("emptying the one-time keys", &format!("TRUNCATE TABLE {}", names.join(", ")))
             .await?;
     }
-    Ok(names)
+    Ok(keys)
 }
 
 /// Forget which remote media were cached, but for quarantined ones: without their files Synapse would answer 404 for

@@ -115,6 +115,12 @@ impl Tools {
         nearest("pg_restore", &self.pg_restore, Some(archive.major))
     }
 
+    /// The `initdb`, and beside it the server, that an archive of this version can be loaded into.
+    pub async fn server(options: &ToolOptions, archive: Version) -> Result<Tool, Error> {
+        let found = candidates("initdb", None, &folders(options)).await?;
+        nearest("initdb", &found, Some(archive.major)).cloned()
+    }
+
     /// The newest `psql`: it talks to every server.
     pub fn psql(&self) -> Result<&Tool, Error> {
         nearest("psql", &self.psql, None)

@@ -1,0 +1,146 @@
+//! A scratch database on a server that was given to us: made and dropped, or lent empty and emptied again.
+//!
+//! A comment on the database says that it is ours, and a session stays open in it for as long as we work: what carries the
+//! comment and has no session is left over from a run that was killed, and the next one cleans it. Nothing without
+//! that comment is ever dropped or emptied.
+
+use serde::Deserialize;
+
+use super::conninfo::ConnInfo;
+use super::session::{Purpose, Session};
+use super::tools::Tools;
+use super::{Error, sql, target};
+
+/// On a database that we made: it may be dropped.
+const MADE: &str = "synapse-backup drill: made for it, and dropped after it";
+/// On a database that was there and empty: it may be emptied.
+const LENT: &str = "synapse-backup drill: lent to it, and emptied after it";
+const LOCK_SECONDS: u64 = 60;
+
+#[derive(Deserialize)]
+struct Known {
+    name: String,
+    comment: Option<String>,
+    sessions: u64,
+}
+
+/// A database to load into, until [`Scratch::clean`].
+#[derive(Debug)]
+pub struct Scratch {
+    info: ConnInfo,
+    made: bool,
+    /// Says that somebody is at work.
+    keeper: Session,
+}
+
+impl Scratch {
+    /// The database that `info` names: made, or found empty. Left-overs of killed runs on this server are cleaned first.
+    pub async fn take(info: &ConnInfo, tools: &Tools) -> Result<Self, Error> {
+        let Some(database) = info.database().map(str::to_owned) else {
+            return Err(Error::ConnInfo {
+                reason: "a scratch database needs a name (`dbname`)".into(),
+            });
+        };
+        sweep(info, tools, &database).await?;
+        let made = target::create_database(info, tools, None).await?;
+        let mut keeper = Session::open(info, tools, Purpose::Write, LOCK_SECONDS).await?;
+        if !made {
+            let known = known(&mut keeper).await?;
+            let ours = known.iter().find(|one| one.name == keeper.server().database);
+            let refused = match ours {
+                Some(one) if one.sessions > 1 => Some("is in use"),
+                Some(one) if one.comment.as_deref().is_some_and(|comment| comment != LENT) => Some("has a comment of somebody else's"),
+                _ => None,
+            };
+            if let Some(reason) = refused {
+                return Err(Error::NotScratch { database, reason });
+            }
+            target::refuse_unless_empty(&mut keeper).await?;
+        }
+        let comment = sql::literal(if made { MADE } else { LENT });
+        let statement = format!("COMMENT ON DATABASE {} IS {comment}", sql::name(&keeper.server().database.clone()));
+        keeper.execute("marking the scratch database", &statement).await?;
+        Ok(Self {
+            info: info.clone(),
+            made,
+            keeper,
+        })
+    }
+
+    /// How to reach it.
+    pub fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
+    /// Drop it, or empty it if it was lent.
+    pub async fn clean(mut self, tools: &Tools) -> Result<(), Error> {
+        let database = self.keeper.server().database.clone();
+        if !self.made {
+            empty(&mut self.keeper).await?;
+            self.keeper.close().await;
+            return Ok(());
+        }
+        self.keeper.close().await;
+        let mut session = target::maintenance(&self.info, tools).await?;
+        drop_database(&mut session, &database).await?;
+        session.close().await;
+        Ok(())
+    }
+}
+
+/// Drop every database of the server that a killed run has made, and empty the wanted one if such a run had been lent it.
+async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error> {
+    let mut session = target::maintenance(info, tools).await?;
+    let idle: Vec<Known> = known(&mut session).await?.into_iter().filter(|one| one.sessions == 0).collect();
+    for one in &idle {
+        match one.comment.as_deref() {
+            Some(MADE) => match drop_database(&mut session, &one.name).await {
+                // Another role's: that role's next drill drops it.
+                Err(Error::Statement { .. }) if one.name != wanted => {}
+                other => other?,
+            },
+            Some(LENT) if one.name == wanted => {
+                let mut lent = Session::open(info, tools, Purpose::Write, LOCK_SECONDS).await?;
+                empty(&mut lent).await?;
+                lent.close().await;
+            }
+            _ => {}
+        }
+    }
+    session.close().await;
+    Ok(())
+}
+
+async fn known(session: &mut Session) -> Result<Vec<Known>, Error> {
+    let query = "SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, \
+        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.oid) AS sessions FROM pg_catalog.pg_database AS d";
+    session.query("the look for scratch databases", query).await
+}
+
+async fn drop_database(session: &mut Session, database: &str) -> Result<(), Error> {
+    // A session that was just closed may still be counted for a moment.
+    let force = if session.server().version().major >= 13 {
+        " WITH (FORCE)"
+    } else {
+        ""
+    };
+    let statement = format!("DROP DATABASE IF EXISTS {}{force}", sql::name(database));
+    session.execute("dropping the scratch database", &statement).await
+}
+
+/// Everything that a load puts into a database that was empty.
+async fn empty(session: &mut Session) -> Result<(), Error> {
+    let what = "emptying the scratch database";
+    for statement in [
+        "DO $$ DECLARE one text; BEGIN FOR one IN SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace \
+            WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public') LOOP EXECUTE 'DROP SCHEMA ' || one || ' CASCADE'; END LOOP; \
+            PERFORM pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata; END $$",
+        "DROP SCHEMA IF EXISTS public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+    ] {
+        session.execute(what, statement).await?;
+    }
+    let statement = format!("COMMENT ON DATABASE {} IS NULL", sql::name(&session.server().database.clone()));
+    session.execute(what, &statement).await
+}
