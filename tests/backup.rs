@@ -23,6 +23,8 @@ mod tree;
 mod bases;
 #[path = "backup/cancel.rs"]
 mod cancel;
+#[path = "backup/drill.rs"]
+mod drill;
 #[path = "backup/dump.rs"]
 mod dump;
 #[path = "backup/faults.rs"]

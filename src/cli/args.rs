@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod drill;
 mod past;
+mod verify;
 
+pub(super) use drill::Drill;
 pub(super) use past::Past;
+pub(super) use verify::Verify;
 
 const HELP: &str = "\
 SNAPSHOT is the beginning of an id (as `snapshots` prints it), `latest`, or
@@ -72,15 +76,6 @@ Examples:
   synapse-backup restore latest --to /srv/copy --only config,media
   synapse-backup restore latest --to /srv/copy --database synapse=dbname=copy
   synapse-backup restore 3f9a --only media --path-map /var/lib/synapse=/srv/synapse";
-
-const VERIFY_HELP: &str = "\
-Without flags the structure is checked: what every snapshot names is in the
-index and in the bucket. Any finding is exit code 1.
-
-Examples:
-  synapse-backup verify
-  synapse-backup verify latest --read-data
-  synapse-backup verify --read-data=10";
 
 const DOCTOR_HELP: &str = "\
 Exit code 1 when a backup would fail, 3 when somebody should look.";
@@ -146,8 +141,11 @@ pub(super) enum Command {
     #[command(after_long_help = RESTORE_HELP)]
     Restore(Restore),
     /// Check that everything is there and is what it should be.
-    #[command(after_long_help = VERIFY_HELP)]
+    #[command(after_long_help = verify::HELP)]
     Verify(Verify),
+    /// Bring a snapshot back on trial, and compare.
+    #[command(after_long_help = drill::HELP)]
+    Drill(Drill),
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor,
@@ -174,6 +172,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
+            Self::Drill(_) => "drill",
             Self::Doctor => "doctor",
             Self::Extend => "extend",
             Self::Completions(_) => "completions",
@@ -303,18 +302,6 @@ pub(super) struct Restore {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(super) struct Verify {
-    /// Id prefix, `latest` or `latest:SERVER_NAME`; all snapshots when left out.
-    pub(super) snapshot: Option<String>,
-    /// Open and hash what is stored: all of it, or this share of the packs (1 to 100).
-    #[arg(long, value_name = "PERCENT", num_args = 0..=1, require_equals = true, default_missing_value = "100",
-          value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub(super) read_data: Option<u8>,
-    #[command(flatten)]
-    pub(super) past: Past,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(super) struct Completions {
     pub(super) shell: Shell,
 }
@@ -337,7 +324,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "init",
     "backup",
     "snapshots",
@@ -346,6 +333,7 @@ const COMMANDS: [&str; 12] = [
     "cat",
     "restore",
     "verify",
+    "drill",
     "doctor",
     "extend",
     "completions",
@@ -415,7 +403,6 @@ mod tests {
         for line in [
             "x forget 3f",
             "x prune",
-            "x drill",
             "x copy --to file:///x",
             "x stats",
             "x tag latest +x",

@@ -19,6 +19,7 @@ use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
 
+mod drill;
 mod extend;
 
 /// What every command works with.
@@ -43,6 +44,7 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Cat(words) => cat(words, session).await,
         Command::Restore(words) => restore(words, session).await,
         Command::Verify(words) => verify(words, session).await,
+        Command::Drill(words) => drill::drill(words, session).await,
         Command::Doctor => doctor(session).await,
         Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),

@@ -2,7 +2,7 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, backup, doctor, extend, inspect, restore, verify};
+use crate::ops::{self, ErrorKind, backup, doctor, drill, extend, inspect, restore, verify};
 use crate::{repo, store};
 
 /// Done.
@@ -41,6 +41,8 @@ pub(super) enum Outcome {
     },
     /// `verify`.
     Verified(verify::Report),
+    /// `drill`.
+    Drilled(drill::Report),
     /// `doctor`.
     Examined(doctor::Report),
     /// `extend`.
@@ -62,6 +64,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
         Outcome::Restored { report, .. } => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),
+        Outcome::Drilled(report) => found(report.passed, FAILED),
         Outcome::Examined(report) => {
             let worst = |verdict| report.checks.iter().any(|check| check.verdict == verdict);
             if worst(doctor::Verdict::Failure) {

@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
 use crate::ops::restore::DatabaseTarget;
-use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, restore, verify};
+use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, drill, restore, verify};
 
 /// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
@@ -63,8 +63,7 @@ impl Given<'_> {
             limits: self.limits()?,
             tools: self.tools(),
             databases: self.databases(),
-            // Not /tmp, which may be memory.
-            spool_folder: self.environment.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
+            spool_folder: self.scratch_folder(),
             synapse_version: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
@@ -78,6 +77,7 @@ impl Given<'_> {
             create_database: words.create_database,
             parts: parts(&words.only),
             prefix: media_prefix(words)?,
+            media_share: None,
             keep_remote_media_rows: words.keep_remote_media_rows,
             resume: words.resume,
             path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
@@ -99,6 +99,34 @@ impl Given<'_> {
             read_data_percent: words.read_data,
             limits: self.limits()?,
         })
+    }
+
+    /// For `drill`.
+    pub(super) fn drill(&self, words: &args::Drill) -> Result<drill::Options, Error> {
+        let databases = if words.databases.is_empty() || words.private_postgres {
+            drill::Databases::Private
+        } else {
+            let targets = words.databases.iter().map(|text| database_target(text));
+            drill::Databases::Given(targets.collect::<Result<_, _>>()?)
+        };
+        Ok(drill::Options {
+            snapshot: words.snapshot.clone(),
+            databases,
+            media: words.media,
+            folder: words.to.as_deref().map_or_else(|| Ok(self.scratch_folder()), absolute)?,
+            container_path_map: self.settings.synapse.path_map(),
+            working_directory: self.settings.synapse.working_directory.clone().map(|AbsolutePath(path)| path),
+            late: words.late,
+            no_record: words.no_record,
+            limits: self.limits()?,
+            tools: self.tools(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    /// Not /tmp, which may be memory.
+    fn scratch_folder(&self) -> PathBuf {
+        self.environment.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp"))
     }
 
     /// For `doctor`.

@@ -28,6 +28,11 @@ pub(super) struct Source {
 
 /// Find `psql`, `pg_dump` and `pg_restore`.
 pub(super) async fn tools(options: &Options) -> anyhow::Result<Tools> {
+    Ok(Tools::find(&tool_options(options)).await?)
+}
+
+/// Where to look for them.
+pub(super) fn tool_options(options: &Options) -> ToolOptions {
     let path = options
         .path
         .iter()
@@ -41,14 +46,13 @@ pub(super) async fn tools(options: &Options) -> anyhow::Result<Tools> {
             .and_then(|pg_dump| Some(pg_dump.parent()?.join(name)))
             .filter(|path| path.exists())
     };
-    let options = ToolOptions {
+    ToolOptions {
         pg_dump: options.pg_dump.clone(),
         pg_restore: beside("pg_restore"),
         psql: beside("psql"),
         path: String::from_utf8_lossy(&path).into_owned(),
         usual_folders: true,
-    };
-    Ok(Tools::find(&options).await?)
+    }
 }
 
 /// The databases in the order in which they are dumped: Synapse's own, then those of the settings.

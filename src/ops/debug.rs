@@ -6,7 +6,7 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use super::restore::DatabaseTarget;
-use super::{Tools, backup, doctor, restore};
+use super::{Tools, backup, doctor, drill, restore};
 
 /// The names of pairs whose other half may be a secret.
 fn names<T>(pairs: &[(String, T)]) -> Vec<&str> {
@@ -86,6 +86,7 @@ impl Debug for restore::Options {
             create_database,
             parts,
             prefix,
+            media_share,
             keep_remote_media_rows,
             resume,
             path_map,
@@ -104,6 +105,7 @@ impl Debug for restore::Options {
             .field("create_database", create_database)
             .field("parts", parts)
             .field("prefix", prefix)
+            .field("media_share", media_share)
             .field("keep_remote_media_rows", keep_remote_media_rows)
             .field("resume", resume)
             .field("path_map", path_map)
@@ -115,6 +117,46 @@ impl Debug for restore::Options {
             .field("late", late)
             .field("limits", limits)
             .field("tools", tools)
+            .finish()
+    }
+}
+
+impl Debug for drill::Databases {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Private => f.write_str("Private"),
+            Self::Given(given) => f.debug_list().entries(given).finish(),
+        }
+    }
+}
+
+impl Debug for drill::Options {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self {
+            snapshot,
+            databases,
+            media,
+            folder,
+            container_path_map,
+            working_directory,
+            late,
+            no_record,
+            limits,
+            tools,
+            tool_version,
+        } = self;
+        f.debug_struct("Options")
+            .field("snapshot", snapshot)
+            .field("databases", databases)
+            .field("media", media)
+            .field("folder", folder)
+            .field("container_path_map", container_path_map)
+            .field("working_directory", working_directory)
+            .field("late", late)
+            .field("no_record", no_record)
+            .field("limits", limits)
+            .field("tools", tools)
+            .field("tool_version", tool_version)
             .finish()
     }
 }
@@ -189,6 +231,7 @@ mod tests {
             keep_remote_media_rows: false,
             resume: false,
             prefix: None,
+            media_share: None,
             dry_run: false,
             late: false,
             limits,

@@ -10,10 +10,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::items::{self, Found, stop_if_cancelled};
 use super::{Limits, Run};
+use crate::format::ObjectId;
+use crate::format::drill::Drill;
 use crate::format::manifest::MediaEntry;
 use crate::format::snapshot::{ConfigItem, ConfigKind, Problem, ProblemKind, Snapshot};
 use crate::repo::reader::Reader;
-use crate::repo::{Repository, snapshots};
+use crate::repo::{Repository, drills, snapshots};
 
 /// One line of `snapshots`.
 #[derive(Debug, Clone, Serialize)]
@@ -36,6 +38,27 @@ pub struct SnapshotLine {
     pub new_bytes: u64,
     /// Media files in it.
     pub media_files: u64,
+    /// The newest drill of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<Drilled>,
+}
+
+/// That a snapshot was brought back on trial.
+#[derive(Debug, Clone, Serialize)]
+pub struct Drilled {
+    /// When, by the store's clock (RFC 3339).
+    pub time: String,
+    /// Every check was good.
+    pub passed: bool,
+}
+
+impl From<&Drill> for Drilled {
+    fn from(drill: &Drill) -> Self {
+        Self {
+            time: drill.time.to_string(),
+            passed: drill.passed,
+        }
+    }
 }
 
 /// What `snapshots` gives, oldest first.
@@ -51,9 +74,14 @@ pub struct SnapshotsReport {
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
     let loaded = snapshots::unique(loaded);
+    let ids: Vec<ObjectId> = loaded.iter().map(|one| one.snapshot.id).collect();
+    let drills = run.until_cancelled(drills::newest(repository, &ids)).await?;
     let snapshots = loaded
         .iter()
-        .map(|one| line(&one.snapshot, one.time().to_string(), one.late))
+        .map(|one| SnapshotLine {
+            drilled: drills.get(&one.snapshot.id).map(Drilled::from),
+            ..line(&one.snapshot, one.time().to_string(), one.late)
+        })
         .collect();
     let problems = damaged.into_iter().map(|(key, error)| Problem {
         kind: ProblemKind::Damaged,
@@ -84,6 +112,7 @@ fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
         bytes: streams.chain(config).sum::<u64>() + media.map_or(0, |media| media.bytes),
         new_bytes: snapshot.totals.new_bytes,
         media_files: media.map_or(0, |media| media.files),
+        drilled: None,
     }
 }
 
@@ -93,7 +122,7 @@ fn problem_count(snapshot: &Snapshot) -> u64 {
         media
             .counts
             .iter()
-            .filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted"))
+            .filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted" | "deleted"))
             .map(|(_, count)| count)
             .sum()
     });
@@ -107,6 +136,8 @@ pub struct ShowReport {
     pub snapshot: Snapshot,
     /// It landed too late.
     pub late: bool,
+    /// The newest drill of it.
+    pub drilled: Option<Drilled>,
     /// Problems of the document; when asked for, those of single media files too.
     pub problems: Vec<Problem>,
 }
@@ -120,6 +151,7 @@ pub async fn show(
     run: &Run<'_>,
 ) -> anyhow::Result<ShowReport> {
     let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?;
+    let drills = run.until_cancelled(drills::newest(repository, &[found.snapshot.id])).await?;
     let mut problems = found.snapshot.problems.clone();
     if let (true, Some(media)) = (all_problems, &found.snapshot.media) {
         let reader = run
@@ -135,6 +167,7 @@ pub async fn show(
         .await?;
     }
     Ok(ShowReport {
+        drilled: drills.values().next().map(Drilled::from),
         snapshot: found.snapshot,
         late: found.late,
         problems,

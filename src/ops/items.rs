@@ -28,6 +28,10 @@ pub(crate) fn media_name(path: &ItemPath) -> String {
     format!("media/{path}")
 }
 
+/// The state, in the counts of a snapshot's media, of rows whose media were deleted between the dump and the look at
+/// their files: the dump has them all the same.
+pub(crate) const DELETED: &str = "deleted";
+
 /// A shard and what it holds; or that it is lost.
 pub(crate) struct WalkedShard {
     pub(crate) shard: ShardRef,

@@ -15,6 +15,7 @@ pub mod backup;
 mod connect;
 mod debug;
 pub mod doctor;
+pub mod drill;
 pub mod extend;
 pub mod inspect;
 mod items;
@@ -59,6 +60,24 @@ pub type Parts = BTreeSet<Part>;
 /// All parts.
 pub fn all_parts() -> Parts {
     [Part::Config, Part::Database, Part::Media].into()
+}
+
+/// A share of many things, chosen by their names alone; another salt chooses others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    /// Of a hundred.
+    pub percent: f64,
+    /// What makes this choice unlike the next one.
+    pub salt: Vec<u8>,
+}
+
+impl Share {
+    /// Is the thing with this name among the chosen?
+    pub fn has(&self, name: &[u8]) -> bool {
+        let digest = crate::format::BlobId::of(&[self.salt.as_slice(), name].concat());
+        let [a, b, c, d, ..] = *digest.as_bytes();
+        f64::from(u32::from_le_bytes([a, b, c, d])) < self.percent / 100.0 * (f64::from(u32::MAX) + 1.0)
+    }
 }
 
 /// Bounds of a run (settings `limits`).

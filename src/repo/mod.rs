@@ -14,8 +14,8 @@ use crate::store::{self, Store};
 
 pub mod catalog;
 pub mod commit;
-pub mod extend;
 pub mod drills;
+pub mod extend;
 
 pub mod open;
 pub mod reader;

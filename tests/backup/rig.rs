@@ -182,6 +182,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         create_database: false,
         parts: all_parts(),
         prefix: None,
+        media_share: None,
         resume: false,
         keep_remote_media_rows: false,
         path_map: Vec::new(),

@@ -229,6 +229,7 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         late: false,
         keep_remote_media_rows: false,
         prefix: None,
+        media_share: None,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),

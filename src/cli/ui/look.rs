@@ -11,7 +11,7 @@ use super::table::{Side, Table};
 use super::text::{Colour, bytes, count, counted, escaped};
 use crate::cli::exit::Outcome;
 use crate::ops::doctor::{self, Verdict};
-use crate::ops::inspect::{ItemLine, ShowReport, SnapshotsReport};
+use crate::ops::inspect::{Drilled, ItemLine, ShowReport, SnapshotsReport};
 
 /// The data of a verb, for people; nothing for those whose summary says all.
 pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
@@ -37,6 +37,7 @@ fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
         ("new", right),
         ("media", right),
         ("problems", right),
+        ("drilled", left),
         ("tags", left),
     ]);
     for line in &report.snapshots {
@@ -53,10 +54,23 @@ fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
             bytes(line.new_bytes),
             count(line.media_files),
             count(line.problems),
+            line.drilled
+                .as_ref()
+                .map_or_else(String::new, |drilled| drilled_text(drilled, colour)),
             tags.join(", "),
         ]);
     }
     table.print(colour)
+}
+
+/// When, or that it failed.
+fn drilled_text(drilled: &Drilled, colour: bool) -> String {
+    let time = escaped(&drilled.time);
+    if drilled.passed {
+        time.into_owned()
+    } else {
+        format!("{} {time}", Colour::Red.paint("FAILED", colour))
+    }
 }
 
 /// The document as an outline: whatever a snapshot says stands here, also what a later version adds.
@@ -65,6 +79,9 @@ fn show(report: &ShowReport, colour: bool) -> String {
     if report.late {
         let warning = "this snapshot landed late: it does not count, and nothing protects what it needs";
         let _ = writeln!(out, "{}", Colour::Yellow.paint(warning, colour));
+    }
+    if let Some(drilled) = &report.drilled {
+        let _ = writeln!(out, "{:20} {}", "drilled", drilled_text(drilled, colour));
     }
     match serde_json::to_value(&report.snapshot) {
         Ok(document) => outline(&mut out, &document, 0, colour),
@@ -228,6 +245,10 @@ mod tests {
             bytes: 1 << 30,
             new_bytes: 3 << 20,
             media_files: 20_000,
+            drilled: Some(Drilled {
+                time: "2026-11-24T04:00:00Z".into(),
+                passed: true,
+            }),
         };
         let report = SnapshotsReport {
             snapshots: vec![line],
@@ -235,8 +256,8 @@ mod tests {
         };
         assert_eq!(
             snapshots(&report, false),
-            "id        time                  homeserver             size       new   media  problems  tags\n\
-             3f9a0c11  2026-11-23T02:00:04Z  exa\\u{1b}mple.org  1.00 GiB  3.00 MiB  20,000         2  late: does not count, weekly\n"
+            "id        time                  homeserver             size       new   media  problems  drilled               tags\n\
+             3f9a0c11  2026-11-23T02:00:04Z  exa\\u{1b}mple.org  1.00 GiB  3.00 MiB  20,000         2  2026-11-24T04:00:00Z  late: does not count, weekly\n"
         );
         assert_eq!(snapshots(&SnapshotsReport::default(), false), "no snapshots yet\n");
     }

@@ -62,10 +62,12 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Shown(report) => serde_json::json!({
             "snapshot": serde_json::to_value(&report.snapshot)?,
             "late": report.late,
+            "drilled": serde_json::to_value(&report.drilled)?,
             "problems": serde_json::to_value(&report.problems)?,
         }),
         Outcome::Restored { report, .. } => serde_json::to_value(report)?,
         Outcome::Verified(report) => serde_json::to_value(report)?,
+        Outcome::Drilled(report) => serde_json::to_value(report)?,
         Outcome::Examined(report) => serde_json::to_value(report)?,
         Outcome::Extended(report) => serde_json::to_value(report)?,
         Outcome::Printed => Value::Null,

@@ -12,6 +12,7 @@ use crate::format::snapshot::Problem;
 use crate::ops::{backup, restore, verify};
 use crate::store::counters::Totals;
 
+mod drill;
 mod extend;
 
 /// More problems than these are counted only; `show --problems` lists them.
@@ -43,6 +44,10 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             extend::extended(&mut out, report, colour);
             (&[][..], 0, None)
         }
+        Outcome::Drilled(report) => {
+            drill::drilled(&mut out, report, colour);
+            (report.problems.as_slice(), report.problems.len() as u64, None)
+        }
         Outcome::Created { url } => {
             let _ = writeln!(out, "created a repository at {}", escaped(url));
             (&[][..], 0, None)
@@ -52,7 +57,7 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
     };
     if matches!(
         outcome,
-        Outcome::BackedUp(_) | Outcome::Restored { .. } | Outcome::Verified(_) | Outcome::Extended(_)
+        Outcome::BackedUp(_) | Outcome::Restored { .. } | Outcome::Verified(_) | Outcome::Drilled(_) | Outcome::Extended(_)
     ) {
         went(&mut out, totals, time);
     }

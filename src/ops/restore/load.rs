@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::Options;
 use super::databases::{Checked, archive_version};
-use crate::format::snapshot::{Database, Facts, Snapshot, Stream};
+use crate::format::snapshot::{Database, Snapshot, Stream};
 use crate::ops::connect::LOCK_SECONDS;
 use crate::ops::{Error, Run};
 use crate::repo::reader::Reader;
@@ -38,6 +38,13 @@ struct Task<'a> {
     run: &'a Run<'a>,
 }
 
+/// A database that was loaded.
+pub(super) struct Loaded {
+    pub(super) name: String,
+    /// One-time keys that the dump had, and that are gone now.
+    pub(super) one_time_keys: u64,
+}
+
 /// Load one database, compare it, empty the one-time keys.
 pub(super) async fn load(
     reader: &Reader,
@@ -45,16 +52,16 @@ pub(super) async fn load(
     checked: Checked,
     options: &Options,
     run: &Run<'_>,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Loaded> {
     let name = checked.target.database.name.clone();
-    load_one(reader, snapshot, &checked, options, run).await.with_context(|| {
+    let one_time_keys = load_one(reader, snapshot, &checked, options, run).await.with_context(|| {
         let hint = "drop the half-loaded database and restore again; homeserver.yaml and the signing key were not written";
         Error::failed(format!("database `{name}` could not be loaded, and is left half loaded"), hint)
     })?;
-    Ok(name)
+    Ok(Loaded { name, one_time_keys })
 }
 
-async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<()> {
+async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<u64> {
     let database = &checked.target.database;
     let mut session = Session::open(&checked.target.info, &checked.tools, Purpose::Write, LOCK_SECONDS).await?;
     let task = Task {
@@ -76,9 +83,9 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
         // As snapshots of earlier versions have it: one dump of everything.
         _ => load_rows(&task, &database.streams, task.options).await?,
     }
-    finish(&task, session).await?;
+    let one_time_keys = finish(&task, session).await?;
     run.progress.done(&task.stage);
-    Ok(())
+    Ok(one_time_keys)
 }
 
 /// Definitions, rows, indexes.
@@ -141,25 +148,32 @@ fn warn(words: &str) {
 }
 
 /// Views, statistics, the comparison, the one-time keys; last of all the database is called whole.
-async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<()> {
+async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<u64> {
     let facts = &task.database.facts;
     check::refresh(&mut session, &facts.materialized_views).await?;
-    let expected = expected(task.database, facts);
+    let expected = expected(task.database);
     let mut second = Session::open(&task.info, task.tools, Purpose::Write, LOCK_SECONDS).await?;
     futures::future::try_join(check::analyze(&mut second), check::compare(&mut session, &expected)).await?;
     second.close().await;
-    target::empty_one_time_keys(&mut session).await?;
+    let one_time_keys = target::empty_one_time_keys(&mut session).await?;
+    if one_time_keys > 0 {
+        tracing::warn!(
+            "database {}: the dump had {one_time_keys} one-time keys; they were removed",
+            task.database.name
+        );
+    }
     if task.forget_remote_media {
         let count = target::forget_remote_media(&mut session).await?;
         tracing::info!("{count} cached media of other servers were forgotten, since their files are not in the snapshot");
     }
     target::unmark(&mut session).await?;
     session.close().await;
-    Ok(())
+    Ok(one_time_keys)
 }
 
 /// What the facts say that must be there: rows of all counted tables but those left out on purpose.
-fn expected(database: &Database, facts: &Facts) -> Expected {
+pub(in crate::ops) fn expected(database: &Database) -> Expected {
+    let facts = &database.facts;
     let left_out = |table: &str| table.ends_with(&format!(".{}", dump::ONE_TIME_KEYS));
     let counted = facts.tables.iter().filter_map(|(name, fact)| Some((name.clone(), fact.rows?)));
     // In dumps of everything the facts may be read after the dump, and their sequences be ahead of it.

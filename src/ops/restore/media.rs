@@ -77,7 +77,10 @@ pub(super) async fn write(
     let prefix = options.prefix.as_deref().unwrap_or("");
     items::walk_media(reader, media, prefix.as_bytes(), run, async |walked| {
         match walked.entries {
-            Ok(shard) => waiting.add(&shard, &|entry| entry.path.as_bytes().starts_with(prefix.as_bytes())),
+            Ok(shard) => waiting.add(&shard, &|entry| {
+                let path = entry.path.as_bytes();
+                path.starts_with(prefix.as_bytes()) && options.media_share.as_ref().is_none_or(|share| share.has(path))
+            }),
             Err(error) => note(report, items::lost_shard(&walked.shard, &error), run),
         }
         if waiting.is_full(reader) {

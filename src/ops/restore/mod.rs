@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Error, Limits, Part, Parts, Run, Tools, verify};
+use super::{Error, Limits, Part, Parts, Run, Share, Tools, verify};
 use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
@@ -22,6 +22,8 @@ mod media;
 mod plan;
 mod targets;
 mod write;
+
+pub(super) use load::expected;
 
 /// Where a database of the snapshot goes.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Options {
     pub parts: Parts,
     /// `--prefix PATH`: only media whose path in the store begins so.
     pub prefix: Option<String>,
+    /// Only this share of the media files, by their paths: for a drill.
+    pub media_share: Option<Share>,
     /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
     pub keep_remote_media_rows: bool,
     /// `--resume`: leave alone what is there already with the right bytes, and write the rest.
@@ -85,6 +89,8 @@ pub struct Report {
     pub written_bytes: u64,
     /// Databases loaded.
     pub databases: Vec<String>,
+    /// One-time keys that the dumps had although they never should; they were removed.
+    pub one_time_keys: u64,
     /// What would be done (dry run), or was done: one line each.
     pub plan: Vec<String>,
     /// What to do next, with this server's values.
@@ -120,7 +126,9 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         return Ok(report);
     }
     for load in loads {
-        report.databases.push(load::load(&reader, &snapshot, load, options, run).await?);
+        let loaded = load::load(&reader, &snapshot, load, options, run).await?;
+        report.databases.push(loaded.name);
+        report.one_time_keys += loaded.one_time_keys;
     }
     media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
     let written = config::write(&reader, &plan, last, options, &mut report, run).await;

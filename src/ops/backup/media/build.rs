@@ -18,6 +18,7 @@ use crate::format::snapshot::ProblemKind;
 use crate::format::{ItemPath, PackId, PackKind};
 use crate::ops::backup::files::{self, Outcome, SavedFile};
 use crate::ops::backup::offsite;
+use crate::ops::items::DELETED;
 use crate::repo::reader::Wanted;
 use crate::synapse::media::MediaRow;
 
@@ -261,6 +262,10 @@ async fn look_again(
             counts.lock().unwrap_or_else(PoisonError::into_inner).report.thumbnails_missing += 1;
         } else if there.contains(&row.path) {
             placed[place] = Some(lost(task, row, ProblemKind::Missing, NO_FILE.to_owned(), counts));
+        } else {
+            // The dump has its row all the same: a drill must know.
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.states.entry(DELETED.to_owned()).or_default() += 1;
         }
     }
     Ok(())

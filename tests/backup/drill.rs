@@ -1,0 +1,154 @@
+//! Drills: a snapshot that is whole passes, with figures and a record; what is wrong is named; nothing remains.
+
+use std::fs;
+use std::path::Path;
+
+use synapse_backup::ops::drill::{self, Databases, Media, Report};
+use synapse_backup::ops::inspect;
+use synapse_backup::ops::restore::DatabaseTarget;
+use synapse_backup::repo::Repository;
+
+use crate::cluster::shared;
+use crate::homeserver::Home;
+use crate::rig::{LIMITS, backup, conninfo, fresh, run, tools};
+
+/// A drill into the cluster of the tests, in a folder of its own.
+pub(crate) fn options(folder: &Path, snapshot: &str, database: &str) -> drill::Options {
+    let target = DatabaseTarget::ConnInfo(conninfo(shared(), database));
+    drill::Options {
+        snapshot: snapshot.into(),
+        databases: Databases::Given(vec![("synapse".into(), target)]),
+        media: Media::All,
+        folder: folder.to_owned(),
+        container_path_map: Vec::new(),
+        working_directory: Some("/".into()),
+        late: false,
+        no_record: false,
+        limits: LIMITS,
+        tools: tools(),
+        tool_version: "0".into(),
+    }
+}
+
+pub(crate) async fn drilled(repository: &Repository, options: &drill::Options) -> Report {
+    drill::drill(repository, options, &run()).await.unwrap()
+}
+
+fn figures(report: &Report) -> Vec<(&str, bool, &str)> {
+    report
+        .checks
+        .iter()
+        .map(|check| (check.name.as_str(), check.ok, check.figure.as_str()))
+        .collect()
+}
+
+fn databases_that_begin_so(prefix: &str) -> String {
+    shared().psql(
+        "postgres",
+        &format!("SELECT count(*) FROM pg_database WHERE datname LIKE '{prefix}%'"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_snapshot_passes_with_figures_in_a_private_cluster_and_nothing_remains() {
+    let (home, repository) = (Home::new(), fresh().await);
+    let id = backup(&repository, &home).await.snapshot.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let options = drill::Options {
+        databases: Databases::Private,
+        ..options(folder.path(), "latest", "")
+    };
+    let report = drilled(&repository, &options).await;
+    assert_eq!(report.problems, []);
+    assert!(report.passed && report.recorded, "{report:#?}");
+    let key = "ed25519:a_ABCD A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";
+    for wanted in [
+        ("synapse: one-time keys", true, "0 keys in 2 tables"),
+        ("synapse: schema", true, "version 94, compatible with 84"),
+        ("synapse: streams", true, "1 position"),
+        ("synapse: sequences", true, "1 sequence as dumped, 1 column not ahead of theirs"),
+        ("signing key", true, key),
+        ("media", true, "4 rows, 4 files and 43700 bytes read back and hashed"),
+    ] {
+        assert!(figures(&report).contains(&wanted), "{wanted:?}: {:#?}", report.checks);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing remains");
+    let listed = inspect::snapshots(&repository, &run()).await.unwrap();
+    let record = listed.snapshots[0].drilled.clone().unwrap();
+    assert!(record.passed && listed.snapshots[0].id == id);
+    let shown = inspect::show(&repository, "latest", false, LIMITS, &run()).await.unwrap();
+    assert_eq!(shown.drilled.unwrap().time, record.time);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn less_of_the_media_can_be_read_back() {
+    let (home, repository) = (Home::new(), fresh().await);
+    home.upload("AliceLargePicture0000004", &crate::homeserver::noise(9, 9 << 20));
+    backup(&repository, &home).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (media, figure) in [
+        (Media::HashOnly, "5 rows, 5 files and 9480884 bytes read back and hashed"),
+        (Media::Sample(100.0), "5 rows, 5 files and 9480884 bytes read back and hashed"),
+        (Media::Sample(0.000_001), "5 rows, 0 files and 0 bytes read back and hashed"),
+    ] {
+        let options = drill::Options {
+            media,
+            ..options(folder.path(), "latest", "drill_media")
+        };
+        let report = drilled(&repository, &options).await;
+        assert_eq!(report.problems, [], "{media}");
+        assert!(figures(&report).contains(&("media", true, figure)), "{media}: {:#?}", report.checks);
+    }
+    assert_eq!(databases_that_begin_so("drill_media"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_given_database_is_made_and_dropped_or_lent_and_emptied_and_never_somebody_elses() {
+    let (home, repository) = (Home::new(), fresh().await);
+    backup(&repository, &home).await;
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = shared();
+    let report = drilled(&repository, &options(folder.path(), "latest", "drill_made")).await;
+    assert!(report.passed, "{report:#?}");
+    assert_eq!(databases_that_begin_so("drill_made"), "0", "made and dropped");
+
+    let lent = cluster.database("drill_lent");
+    for _ in 0..2 {
+        let report = drilled(&repository, &options(folder.path(), "latest", &lent)).await;
+        assert!(report.passed, "{report:#?}");
+        let tables =
+            "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname !~ '^(pg_|information)'";
+        assert_eq!(cluster.psql(&lent, tables), "0", "emptied");
+    }
+    // A run that was killed has left it full, with its comment.
+    cluster.psql(&lent, "CREATE TABLE left_over (x int)");
+    let comment = "COMMENT ON DATABASE % IS 'synapse-backup drill: lent to it, and emptied after it'";
+    cluster.psql("postgres", &comment.replace('%', &lent));
+    assert!(drilled(&repository, &options(folder.path(), "latest", &lent)).await.passed);
+    // And one that it had made, under any name.
+    let made = cluster.database("drill_left_over");
+    cluster.psql(
+        "postgres",
+        &comment
+            .replace('%', &made)
+            .replace("lent to it, and emptied after it", "made for it, and dropped after it"),
+    );
+    assert!(drilled(&repository, &options(folder.path(), "latest", "drill_made")).await.passed);
+    assert_eq!(databases_that_begin_so("drill_left_over"), "0");
+
+    // The homeserver's own.
+    let before = home.sql("SELECT count(*) FROM events");
+    for (database, refusal) in [(home.database.as_str(), "not empty"), (lent.as_str(), "not empty")] {
+        if database == lent {
+            cluster.psql(&lent, "CREATE TABLE of_a_person (x int)");
+        }
+        let error = drill::drill(&repository, &options(folder.path(), "latest", database), &run())
+            .await
+            .unwrap_err();
+        assert!(format!("{error:#}").contains(refusal), "{error:#}");
+    }
+    assert_eq!(home.sql("SELECT count(*) FROM events"), before);
+    assert_eq!(cluster.psql(&lent, "SELECT count(*) FROM of_a_person"), "0");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
