@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::Fields;
 use super::pack::{BlobEntry, ENTRY_BYTES};
-use super::{Error, ObjectId, PACK_BYTES_MAX, PackId, PackKind, Result, SEGMENT_BYTES_MAX, within};
+use super::{BlobId, Error, ObjectId, PACK_BYTES_MAX, PackId, PackKind, Result, SEGMENT_BYTES_MAX, within};
 
 /// What errors call it.
 const SEGMENT: &str = "index segment";
@@ -93,8 +93,32 @@ pub fn encode_segment(mut segment: Segment) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The segment that these bytes are. The digest is checked before anything else is believed.
+/// The segment that these bytes are, in memory. The digest is checked before anything else is believed.
 pub fn decode_segment(data: &[u8]) -> Result<Segment> {
+    let read = read_segment(data)?;
+    let mut entries = Vec::with_capacity(read.len());
+    for entry in read.entries() {
+        entries.push(entry?);
+    }
+    Ok(Segment {
+        run: read.run,
+        packs: read.packs,
+        entries,
+    })
+}
+
+/// A segment whose digest, counts and packs are right, and whose entries are read one by one from where they lie.
+#[derive(Debug)]
+pub struct SegmentRead<'a> {
+    /// The run that wrote it.
+    pub run: ObjectId,
+    /// Packs, in any order.
+    pub packs: Vec<SegmentPack>,
+    rows: &'a [[u8; ENTRY_BYTES]],
+}
+
+/// As [`decode_segment`], without a second copy of the entries: for who reads a whole index in little memory.
+pub fn read_segment(data: &[u8]) -> Result<SegmentRead<'_>> {
     within("bytes of an index segment", data.len() as u64, SEGMENT_BYTES_MAX as u64)?;
     let Some((body, digest)) = data.split_last_chunk::<DIGEST_BYTES>() else {
         return Err(Error::damaged(SEGMENT, format!("byte {}: its end", data.len())));
@@ -119,8 +143,37 @@ pub fn decode_segment(data: &[u8]) -> Result<Segment> {
         return Err(Error::damaged(SEGMENT, "byte 28: pack count or entry count"));
     }
     let packs = read_packs(&mut fields, packs as usize)?;
-    let entries = read_entries(fields.bytes("entries", entries as usize * ENTRY_BYTES)?, &packs)?;
-    Ok(Segment { run, packs, entries })
+    let (rows, _) = fields.bytes("entries", entries as usize * ENTRY_BYTES)?.as_chunks::<ENTRY_BYTES>();
+    Ok(SegmentRead { run, packs, rows })
+}
+
+impl SegmentRead<'_> {
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// It has none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Its entries in order, each checked.
+    pub fn entries(&self) -> impl Iterator<Item = Result<SegmentEntry>> + '_ {
+        let mut last: Option<(BlobId, u32)> = None;
+        self.rows.iter().enumerate().map(move |(at, row)| {
+            let wrong = |field: &str| Error::damaged(SEGMENT, format!("entry {at}: {field}"));
+            let (ordinal, blob) = BlobEntry::get(row);
+            let pack = self.packs.get(ordinal as usize).ok_or_else(|| wrong("pack ordinal"))?;
+            if let Some(field) = blob.wrong_field(pack.bytes) {
+                return Err(wrong(field));
+            }
+            if last.replace((blob.id, ordinal)).is_some_and(|last| last >= (blob.id, ordinal)) {
+                return Err(wrong("order"));
+            }
+            Ok(SegmentEntry { pack: ordinal, blob })
+        })
+    }
 }
 
 fn read_packs(fields: &mut Fields<'_>, count: usize) -> Result<Vec<SegmentPack>> {
@@ -133,22 +186,4 @@ fn read_packs(fields: &mut Fields<'_>, count: usize) -> Result<Vec<SegmentPack>>
         packs.push(SegmentPack { id, kind, bytes });
     }
     Ok(packs)
-}
-
-fn read_entries(data: &[u8], packs: &[SegmentPack]) -> Result<Vec<SegmentEntry>> {
-    let (rows, _) = data.as_chunks::<ENTRY_BYTES>();
-    let mut entries: Vec<SegmentEntry> = Vec::with_capacity(rows.len());
-    for (at, row) in rows.iter().enumerate() {
-        let wrong = |field: &str| Error::damaged(SEGMENT, format!("entry {at}: {field}"));
-        let (ordinal, blob) = BlobEntry::get(row);
-        let pack = packs.get(ordinal as usize).ok_or_else(|| wrong("pack ordinal"))?;
-        if let Some(field) = blob.wrong_field(pack.bytes) {
-            return Err(wrong(field));
-        }
-        if entries.last().is_some_and(|last| (last.blob.id, last.pack) >= (blob.id, ordinal)) {
-            return Err(wrong("order"));
-        }
-        entries.push(SegmentEntry { pack: ordinal, blob });
-    }
-    Ok(entries)
 }

@@ -5,19 +5,21 @@
 
 use std::collections::{HashMap, HashSet};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::{Error, Repository, Result};
-use crate::format::index::{self, Segment, SegmentEntry};
+use super::{Repository, Result};
+use crate::format::index::{self, SegmentEntry, SegmentRead};
 use crate::format::pack::BlobEntry;
-use crate::format::{BlobId, PackId, PackKind, keys};
+use crate::format::{self, BlobId, PackId, PackKind, keys};
 use crate::store::{self, ByteRange, Listed};
 
 /// Bytes one index entry takes in memory.
 pub const ENTRY_BYTES: usize = size_of::<SegmentEntry>();
-/// Segments that are fetched at once while loading.
-const SEGMENTS_AT_ONCE: usize = 2;
+/// Segments up to this size are fetched several at once, larger ones alone: so that bodies take bounded memory.
+const SEGMENT_SMALL_BYTES: u64 = 4 << 20;
+/// Small segments that are fetched at once.
+const SEGMENTS_AT_ONCE: usize = 4;
 
 /// A pack as the index and the listings know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,16 +146,47 @@ impl Catalog {
         found
     }
 
-    /// Segments in, sorted and without doubles.
-    fn add(&mut self, segment: Segment, entries_max: usize) {
-        let ordinals: Vec<u32> = segment.packs.iter().map(|pack| self.ordinal(pack)).collect();
-        let room = entries_max.saturating_sub(self.entries.len());
-        self.truncated |= segment.entries.len() > room;
-        self.entries
-            .extend(segment.entries.into_iter().take(room).map(|entry| SegmentEntry {
-                pack: ordinals[entry.pack as usize],
-                blob: entry.blob,
-            }));
+    /// The entries of a segment that `wanted` says yes to, as far as there is room.
+    pub(super) fn add(
+        &mut self,
+        segment: &SegmentRead<'_>,
+        entries_max: usize,
+        wanted: impl Fn(&index::SegmentPack) -> bool,
+    ) -> format::Result<()> {
+        let ordinals = self.ordinals(segment);
+        for entry in segment.entries() {
+            let entry = entry?;
+            if !wanted(&segment.packs[entry.pack as usize]) {
+                continue;
+            }
+            let pack = ordinals[entry.pack as usize];
+            if self.entries.len() >= entries_max {
+                self.truncated = true;
+                return Ok(());
+            }
+            self.entries.push(SegmentEntry { pack, blob: entry.blob });
+        }
+        Ok(())
+    }
+
+    /// Where the packs of a segment stand among [`Catalog::packs`]; new ones are added.
+    pub(super) fn ordinals(&mut self, segment: &SegmentRead<'_>) -> Vec<u32> {
+        segment.packs.iter().map(|pack| self.ordinal(pack)).collect()
+    }
+
+    /// All segments are in: entries are looked up by their id from now on.
+    pub(super) fn sort(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| (entry.blob.id, entry.pack));
+        self.entries.dedup_by(|a, b| a.pack == b.pack && a.blob == b.blob);
+    }
+
+    /// What the listings say of the packs.
+    pub(super) fn note(&mut self, presence: &Presence) {
+        self.date = presence.date;
+        for pack in &mut self.packs {
+            pack.present_bytes = presence.packs.get(&pack.id).copied();
+            pack.condemned = presence.condemned.contains(&pack.id);
+        }
     }
 
     #[expect(
@@ -224,47 +257,56 @@ pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl F
 /// Index first, listings after: a pack is usable when all three agree (B1). Segments that cannot be decoded are
 /// named in [`Catalog::damaged`]; a segment that vanished meanwhile starts the load again (G3).
 pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
-    let mut catalog = load_index(repository, entries_bytes_max / ENTRY_BYTES).await?;
-    let presence = presence(repository).await?;
-    catalog.date = presence.date;
-    for pack in &mut catalog.packs {
-        pack.present_bytes = presence.packs.get(&pack.id).copied();
-        pack.condemned = presence.condemned.contains(&pack.id);
-    }
+    let entries_max = entries_bytes_max / ENTRY_BYTES;
+    let mut catalog = each_segment(
+        repository,
+        |_| true,
+        Catalog::default,
+        |catalog, listed, segment| {
+            catalog.segments += 1;
+            if let Err(error) = segment.and_then(|segment| catalog.add(&segment, entries_max, |_| true)) {
+                catalog.damaged.push((listed.key.clone(), error.to_string()));
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    catalog.sort();
+    catalog.note(&presence(repository).await?);
     Ok(catalog)
 }
 
-/// G3: LIST index/, GET all; any 404: LIST again, until one LIST was read whole.
-async fn load_index(repository: &Repository, entries_max: usize) -> Result<Catalog> {
-    loop {
+/// G3: LIST index/, GET all that are `chosen`; any 404: LIST again and `begin` anew, until one LIST was read whole.
+///
+/// `each` is told of one after the other, in no order; of several large ones only one is in memory. Of a segment that is
+/// damaged it is told why.
+pub async fn each_segment<T>(
+    repository: &Repository,
+    chosen: impl Fn(&Listed) -> bool,
+    begin: impl Fn() -> T,
+    mut each: impl FnMut(&mut T, &Listed, format::Result<SegmentRead<'_>>) -> Result<()>,
+) -> Result<T> {
+    'again: loop {
         let mut listed = Vec::new();
-        each_listed(repository, keys::INDEX, |object| listed.push(object.key)).await?;
-        match read_segments(repository, listed, entries_max).await {
-            Err(Error::Store(store::Error::NotFound { .. })) => {}
-            other => return other,
+        each_listed(repository, keys::INDEX, |object| listed.push(object)).await?;
+        listed.retain(&chosen);
+        let (small, large): (Vec<Listed>, Vec<Listed>) = listed.into_iter().partition(|object| object.bytes <= SEGMENT_SMALL_BYTES);
+        let mut into = begin();
+        for (objects, at_once) in [(small, SEGMENTS_AT_ONCE), (large, 1)] {
+            let mut segments = stream::iter(objects)
+                .map(|object| async move {
+                    let got = repository.store.get(&object.key, ByteRange::All).await;
+                    got.map(|got| (object, got.bytes))
+                })
+                .buffer_unordered(at_once);
+            while let Some(got) = segments.next().await {
+                match got {
+                    Ok((object, bytes)) => each(&mut into, &object, index::read_segment(&bytes))?,
+                    Err(store::Error::NotFound { .. }) => continue 'again,
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
+        return Ok(into);
     }
-}
-
-async fn read_segments(repository: &Repository, listed: Vec<String>, entries_max: usize) -> Result<Catalog> {
-    let mut catalog = Catalog {
-        segments: listed.len(),
-        ..Catalog::default()
-    };
-    let mut segments = stream::iter(listed)
-        .map(|key| async move {
-            let got = repository.store.get(&key, ByteRange::All).await?;
-            Ok::<_, Error>((key, index::decode_segment(&got.bytes)))
-        })
-        .buffer_unordered(SEGMENTS_AT_ONCE);
-    while let Some((key, segment)) = segments.try_next().await? {
-        match segment {
-            Ok(segment) => catalog.add(segment, entries_max),
-            Err(error) => catalog.damaged.push((key, error.to_string())),
-        }
-    }
-    drop(segments);
-    catalog.entries.sort_unstable_by_key(|entry| (entry.blob.id, entry.pack));
-    catalog.entries.dedup_by(|a, b| a.pack == b.pack && a.blob == b.blob);
-    Ok(catalog)
 }

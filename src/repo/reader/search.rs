@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{Reader, Wanted, lock, read_table};
 use crate::format::pack::BlobEntry;
-use crate::format::{BlobId, PackId, index, keys};
-use crate::repo::catalog::{Location, each_listed};
+use crate::format::{BlobId, PackId};
+use crate::repo::catalog::{Location, each_segment};
 use crate::repo::{Error, Result};
-use crate::store::{self, ByteRange};
+use crate::store;
 
 /// Places that are kept at least, however little memory there is.
 const PLACES_MIN: usize = 8_192;
@@ -59,13 +59,7 @@ impl Reader {
     /// Read the whole index for these blobs, and remember where they are.
     pub(super) async fn search(&self, wanted: &[Wanted]) -> Result<()> {
         let ids: HashSet<BlobId> = wanted.iter().map(|wanted| wanted.id).collect();
-        let found = loop {
-            match self.search_index(&ids).await {
-                // G3: a segment vanished meanwhile, others have what it had.
-                Err(Error::Store(store::Error::NotFound { .. })) => {}
-                other => break other?,
-            }
-        };
+        let found = self.search_index(&ids).await?;
         let packs: BTreeSet<PackId> = found.iter().map(|location| location.pack).collect();
         for pack in packs.into_iter().take(TABLES_MAX) {
             match read_table(&self.repository, pack).await {
@@ -83,19 +77,21 @@ impl Reader {
     }
 
     async fn search_index(&self, ids: &HashSet<BlobId>) -> Result<Vec<Location>> {
-        let mut listed = Vec::new();
-        each_listed(&self.repository, keys::INDEX, |object| listed.push(object.key)).await?;
-        let mut found = Vec::new();
-        for key in listed {
-            let got = self.repository.store.get(&key, ByteRange::All).await?;
-            // One that is damaged was told when the index was loaded.
-            let Ok(segment) = index::decode_segment(&got.bytes) else { continue };
-            let hits = segment.entries.iter().filter(|entry| ids.contains(&entry.blob.id));
-            found.extend(hits.map(|entry| Location {
-                pack: segment.packs[entry.pack as usize].id,
-                blob: entry.blob,
-            }));
-        }
-        Ok(found)
+        each_segment(
+            &self.repository,
+            |_| true,
+            Vec::new,
+            |found, _, segment| {
+                // One that is damaged was told when the index was loaded.
+                let Ok(segment) = segment else { return Ok(()) };
+                let hits = segment.entries().flatten().filter(|entry| ids.contains(&entry.blob.id));
+                found.extend(hits.map(|entry| Location {
+                    pack: segment.packs[entry.pack as usize].id,
+                    blob: entry.blob,
+                }));
+                Ok(())
+            },
+        )
+        .await
     }
 }
