@@ -96,8 +96,8 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
             None,
         );
     }
-    let relied: BTreeSet<PackId> = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
-    structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
+    let gone = structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
+    let relied = relied(&snapshots, &catalog, &gone);
     let mut report = Report {
         snapshots: snapshots.len() as u64,
         packs: relied.len() as u64,
@@ -108,15 +108,31 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
         None => BadCopies::new(),
     };
     for snapshot in &snapshots {
-        structure::check_snapshot(&reader, snapshot, &bad, &mut report, &mut findings, run)
+        let lost = structure::check_snapshot(&reader, snapshot, &bad, &mut report, &mut findings, run)
             .await
             .with_context(|| format!("check snapshot {}", snapshot.id))?;
+        // Where nothing is lost, `prune` has moved what was in them.
+        for id in snapshot.packs.iter().filter(|id| lost && gone.contains(id)) {
+            findings.add(format!("packs/{id}"), "it is gone", Some(snapshot));
+        }
     }
     report.problems = findings.problems();
     for problem in &report.problems {
         run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
     }
     Ok(report)
+}
+
+/// The packs that hold what the snapshots need: those they name, and when some of these are gone, all others too, since
+/// `prune` may have moved blobs into them.
+fn relied(snapshots: &[Snapshot], catalog: &Catalog, gone: &BTreeSet<PackId>) -> BTreeSet<PackId> {
+    let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied());
+    let mut relied: BTreeSet<PackId> = named.filter(|id| !gone.contains(id)).collect();
+    if !gone.is_empty() {
+        let usable = catalog.packs().iter().filter(|pack| pack.usable());
+        relied.extend(usable.map(|pack| pack.id));
+    }
+    relied
 }
 
 /// The snapshots to check; those that cannot be read are findings.

@@ -2,7 +2,7 @@
 //!
 //! Read from listings, index and lists alone: no data pack is opened, but for the table of one that no segment names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
@@ -19,19 +19,23 @@ use crate::repo::{self, Repository};
 /// Raw bytes of a list that are looked at together.
 const STEP_BYTES: u64 = 1 << 30;
 
-/// Packs, from the listings: present, of the right length, named by the index, not foreign.
+/// Packs, from the listings: of the right length, named by the index, not foreign. Gives those that are gone.
 pub(super) async fn check_packs(
     repository: &Repository,
     catalog: &Catalog,
     snapshots: &[Snapshot],
     findings: &mut Findings,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeSet<PackId>> {
+    let mut gone = BTreeSet::new();
     let presence = catalog::presence(repository).await?;
     let mut tables: BTreeMap<PackId, Option<String>> = BTreeMap::new();
     for snapshot in snapshots {
         for id in &snapshot.packs {
             let message = match (presence.packs.get(id), catalog.pack(*id)) {
-                (None, _) => Some("it is gone".to_owned()),
+                (None, _) => {
+                    gone.insert(*id);
+                    None
+                }
                 (Some(bytes), Some(pack)) if *bytes != pack.bytes => Some(format!("it has {bytes} bytes instead of {}", pack.bytes)),
                 (Some(_), Some(_)) => None,
                 (Some(_), None) => {
@@ -49,7 +53,7 @@ pub(super) async fn check_packs(
     for key in presence.foreign {
         findings.add(key, "this object is not one of ours; it is left alone", None);
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// A pack that no segment names: its own table tells whether anything is lost.
@@ -67,7 +71,7 @@ async fn unnamed(repository: &Repository, id: PackId) -> anyhow::Result<Option<S
     }
 }
 
-/// Every item of a snapshot: dump streams, config items, media.
+/// Every item of a snapshot: dump streams, config items, media. Is anything lost?
 pub(super) async fn check_snapshot(
     reader: &Reader,
     snapshot: &Snapshot,
@@ -75,13 +79,14 @@ pub(super) async fn check_snapshot(
     report: &mut Report,
     findings: &mut Findings,
     run: &Run<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut check = Check {
         reader,
         snapshot,
         bad,
         report,
         findings,
+        any_lost: false,
     };
     for database in &snapshot.databases {
         for stream in &database.streams {
@@ -93,7 +98,8 @@ pub(super) async fn check_snapshot(
     for item in &snapshot.config {
         check.list(&items::config_name(item), &item.list, run).await?;
     }
-    check.media(run).await
+    check.media(run).await?;
+    Ok(check.any_lost)
 }
 
 struct Check<'a> {
@@ -102,9 +108,15 @@ struct Check<'a> {
     bad: &'a BadCopies,
     report: &'a mut Report,
     findings: &'a mut Findings,
+    any_lost: bool,
 }
 
 impl Check<'_> {
+    fn found(&mut self, item: &str, message: String) {
+        self.any_lost = true;
+        self.findings.add(item, message, Some(self.snapshot));
+    }
+
     /// How many of these have no good copy.
     async fn lost(&mut self, blobs: &[Wanted]) -> anyhow::Result<u64> {
         let catalog = self.reader.catalog();
@@ -116,9 +128,14 @@ impl Check<'_> {
         }
         // The index in memory does not know them: tables and the rest of the index may.
         let located = self.reader.locate(&doubtful).await?;
+        // One that the index does not know was found by its own table, so it is there.
+        let present = |pack| {
+            let known = catalog.pack(pack);
+            known.is_none_or(|known| known.present_bytes == Some(known.bytes))
+        };
         let good = located
             .iter()
-            .filter(|(blob, location)| !self.bad.contains(&(location.pack, blob.id)));
+            .filter(|(blob, location)| present(location.pack) && !self.bad.contains(&(location.pack, blob.id)));
         Ok((doubtful.len() - good.count()) as u64)
     }
 
@@ -131,16 +148,14 @@ impl Check<'_> {
                 Ok(leaves) if leaves.is_empty() => break,
                 Ok(leaves) => lost += self.lost(&leaves.iter().map(Wanted::from).collect::<Vec<_>>()).await?,
                 Err(error @ (repo::Error::Lost { .. } | repo::Error::Damaged { .. })) => {
-                    let message = format!("its list is lost: {:#}", anyhow::Error::from(error));
-                    self.findings.add(item, message, Some(self.snapshot));
+                    self.found(item, format!("its list is lost: {:#}", anyhow::Error::from(error)));
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         if lost > 0 {
-            self.findings
-                .add(item, format!("{lost} of its {} blobs are lost", list.blobs), Some(self.snapshot));
+            self.found(item, format!("{lost} of its {} blobs are lost", list.blobs));
         }
         Ok(())
     }
@@ -153,7 +168,7 @@ impl Check<'_> {
                 Ok(shard) => shard,
                 Err(error) => {
                     let problem = items::lost_shard(&walked.shard, &error);
-                    self.findings.add(problem.item, problem.message, Some(self.snapshot));
+                    self.found(&problem.item, problem.message);
                     return Ok(());
                 }
             };
@@ -161,7 +176,7 @@ impl Check<'_> {
                 let lost = self.lost(&items::wanted(&shard, entry)).await?;
                 if lost > 0 {
                     let message = format!("{lost} of its {} blobs are lost", entry.blobs.len());
-                    self.findings.add(items::media_name(&entry.path), message, Some(self.snapshot));
+                    self.found(&items::media_name(&entry.path), message);
                 }
             }
             Ok(())
@@ -174,8 +189,7 @@ impl Check<'_> {
                     .chain()
                     .any(|cause| matches!(cause.downcast_ref(), Some(repo::Error::Lost { .. }))) =>
             {
-                self.findings
-                    .add("media", format!("the media list is lost: {error:#}"), Some(self.snapshot));
+                self.found("media", format!("the media list is lost: {error:#}"));
                 Ok(())
             }
             other => other,
