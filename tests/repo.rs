@@ -19,3 +19,5 @@ mod protocol;
 mod round_trip;
 #[path = "repo/secrets.rs"]
 mod secrets;
+#[path = "repo/sweep.rs"]
+mod sweep;

@@ -46,7 +46,8 @@ pub const DRILL_BYTES_MAX: usize = 64 << 10;
 pub const PATH_BYTES_MAX: usize = 32_768;
 
 /// What kind of content a pack holds. Config items are files like media and travel in media packs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum PackKind {
     /// Dump streams.

@@ -20,6 +20,8 @@ pub mod extend;
 pub mod open;
 pub mod reader;
 pub mod snapshots;
+pub mod sweep;
+pub mod walk;
 pub mod writer;
 
 /// Where fresh ids come from: 128 random bits each. A parameter, so that a simulation can be repeated.
@@ -161,6 +163,15 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A scratch file for sorting could not be written or read.
+    #[error("scratch file in `{folder}`")]
+    Spool {
+        /// Where.
+        folder: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A task of ours ended before its work did.
     #[error("a worker ended early: {0}")]
     Worker(String),
@@ -179,6 +190,7 @@ impl Error {
                 Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into())
             }
             Self::Store(error) => error.hint(),
+            Self::Spool { .. } => Some("about 160 bytes of room are needed there for each blob of the repository".into()),
             Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
         }
     }

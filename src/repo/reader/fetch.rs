@@ -9,7 +9,7 @@ use super::{Read, Reader};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::BlobEntry;
 use crate::format::{BlobId, PackId, keys};
-use crate::repo::{Error, Result};
+use crate::repo::{Error, Repository, Result};
 use crate::store::{self, ByteRange};
 
 /// What a GET brought.
@@ -30,10 +30,9 @@ impl Reader {
             length,
             blobs,
         } = read;
-        let range = ByteRange::From { offset, length };
-        let got = match self.repository.store.get(&keys::pack(pack), range).await {
-            Ok(got) => got.bytes,
-            Err(store::Error::NotFound { .. }) => {
+        let got = match read_range(&self.repository, pack, offset, length).await {
+            Ok(got) => got,
+            Err(Error::Store(store::Error::NotFound { .. })) => {
                 self.put_aside(pack);
                 for blob in blobs {
                     self.note_bad(blob.id, pack, "the pack is gone");
@@ -43,7 +42,7 @@ impl Reader {
                     gone: true,
                 });
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         let decode = move || decode(&got, offset, &blobs);
         let decoded = tokio::task::spawn_blocking(decode)
@@ -62,6 +61,12 @@ impl Reader {
         }
         outcome
     }
+}
+
+/// Bytes of a pack as it was before it was sealed: what offsets in tables and segments mean.
+pub async fn read_range(repository: &Repository, pack: PackId, offset: u64, length: u64) -> Result<Bytes> {
+    let range = ByteRange::From { offset, length };
+    Ok(repository.store.get(&keys::pack(pack), range).await?.bytes)
 }
 
 fn decode(got: &[u8], offset: u64, blobs: &[BlobEntry]) -> Vec<(BlobId, std::result::Result<Bytes, String>)> {

@@ -22,8 +22,9 @@ mod lists;
 mod plan;
 mod search;
 
+pub use fetch::read_range;
 pub use lists::{ListCursor, Window};
-pub use plan::Read;
+pub use plan::{Read, reads_of};
 
 use search::Places;
 

@@ -33,33 +33,28 @@ pub(super) fn plan(located: Vec<(Wanted, Location)>) -> Vec<Read> {
     for (_, location) in located {
         by_pack.entry(location.pack).or_default().push(location.blob);
     }
-    let mut reads = Vec::new();
-    for (pack, mut blobs) in by_pack {
-        blobs.sort_unstable_by_key(|blob| (blob.frame_offset, blob.offset_in_frame));
-        blobs.dedup();
-        let mut open: Option<Read> = None;
-        for blob in blobs {
-            let (start, end) = (
-                u64::from(blob.frame_offset),
-                u64::from(blob.frame_offset) + u64::from(blob.frame_length),
-            );
-            match &mut open {
-                Some(read) if start <= read.offset + read.length + GAP_BYTES_MAX && end - read.offset <= READ_BYTES_MAX => {
-                    read.length = read.length.max(end - read.offset);
-                    read.blobs.push(blob);
-                }
-                _ => {
-                    reads.extend(open.take());
-                    open = Some(Read {
-                        pack,
-                        offset: start,
-                        length: end - start,
-                        blobs: vec![blob],
-                    });
-                }
+    by_pack.into_iter().flat_map(|(pack, blobs)| reads_of(pack, blobs)).collect()
+}
+
+/// The reads of these blobs of one pack.
+pub fn reads_of(pack: PackId, mut blobs: Vec<BlobEntry>) -> Vec<Read> {
+    blobs.sort_unstable_by_key(|blob| (blob.frame_offset, blob.offset_in_frame));
+    blobs.dedup();
+    let mut reads: Vec<Read> = Vec::new();
+    for blob in blobs {
+        let (start, end) = (u64::from(blob.frame_offset), blob.frame_end());
+        match reads.last_mut() {
+            Some(read) if start <= read.offset + read.length + GAP_BYTES_MAX && end - read.offset <= READ_BYTES_MAX => {
+                read.length = read.length.max(end - read.offset);
+                read.blobs.push(blob);
             }
+            _ => reads.push(Read {
+                pack,
+                offset: start,
+                length: end - start,
+                blobs: vec![blob],
+            }),
         }
-        reads.extend(open);
     }
     reads
 }

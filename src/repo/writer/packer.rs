@@ -37,6 +37,12 @@ impl EncodedFrame {
         let blobs = ids.iter().zip(blobs).map(|(id, blob)| (*id, blob.len() as u32)).collect();
         Self { bytes, blobs, placement }
     }
+
+    /// A frame as it stood in another pack: its bytes, and all its blobs in order with their raw lengths.
+    pub(in crate::repo) fn copied(bytes: Vec<u8>, blobs: Vec<(BlobId, u32)>) -> Self {
+        let placement = Arc::default();
+        Self { bytes, blobs, placement }
+    }
 }
 
 /// The open pack of one kind.

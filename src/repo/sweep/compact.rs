@@ -1,0 +1,211 @@
+//! C1 to C4: many small index segments into few, so that a nightly run reads few.
+//!
+//! Segments of runs that may still be at work stay as they are, and so do large ones: merging them again and again would cost
+//! more than it gives. New segments are cut by blob id and hold no line whose pack is gone.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use serde::Serialize;
+
+use super::NO_RUN;
+use super::live::blocking;
+use super::rows::{LINE_BYTES, Line};
+use super::sorter::{Sorted, Sorter};
+use super::survey::spooled;
+use crate::format::index::{Segment, SegmentEntry, SegmentPack, encoded_segment_bytes};
+use crate::format::{ObjectId, PackId, keys};
+use crate::repo::catalog::{Catalog, each_listed, each_segment};
+use crate::repo::writer::put_segment;
+use crate::repo::{Error, Repository, Result};
+
+/// A new segment is cut at this size: small enough to be read whole in little memory.
+const SEGMENT_BYTES: usize = 16 << 20;
+/// Segments from this size on are left alone.
+const LARGE_BYTES: u64 = SEGMENT_BYTES as u64 / 2;
+
+/// What compaction is told.
+#[derive(Debug, Clone)]
+pub struct CompactOptions {
+    /// Bound of memory.
+    pub memory_bytes: u64,
+    /// Where lines are spooled that do not fit.
+    pub spool_folder: PathBuf,
+    /// Merge when there are at least so many small segments.
+    pub segments_min: usize,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    /// Segments that were merged and deleted.
+    pub merged: u64,
+    /// Segments that were written in their place.
+    pub written: u64,
+    /// Lines in those.
+    pub lines: u64,
+}
+
+/// What C1 read.
+struct Read {
+    catalog: Catalog,
+    lines: Sorter<LINE_BYTES>,
+    keys: Vec<String>,
+}
+
+/// Merge small segments, if there are enough of them.
+pub async fn compact(repository: &Repository, options: &CompactOptions) -> Result<Compacted> {
+    let Some(busy) = busy_runs(repository, options).await? else {
+        return Ok(Compacted::default());
+    };
+    let share = usize::try_from(options.memory_bytes / 4).unwrap_or(usize::MAX);
+    let begin = || Read {
+        catalog: Catalog::default(),
+        lines: Sorter::new(share, &options.spool_folder),
+        keys: Vec::new(),
+    };
+    // C1: load the index. (Lines that stay where they are need not be read.)
+    let read = each_segment(
+        repository,
+        |object| object.bytes < LARGE_BYTES,
+        begin,
+        |read, listed, segment| {
+            // One that is damaged stays: nobody knows what it names.
+            let Ok(segment) = segment else { return Ok(()) };
+            if busy.contains(&segment.run) {
+                return Ok(());
+            }
+            let ordinals = read.catalog.ordinals(&segment);
+            for entry in segment.entries() {
+                let entry = entry.map_err(|source| Error::damaged(&listed.key, source))?;
+                let pack = ordinals[entry.pack as usize];
+                let pushed = read.lines.push(Line { pack, blob: entry.blob }.encode());
+                pushed.map_err(|error| spooled(&options.spool_folder, error))?;
+            }
+            read.keys.push(listed.key.clone());
+            Ok(())
+        },
+    )
+    .await?;
+    if read.keys.len() < options.segments_min.max(2) {
+        return Ok(Compacted::default());
+    }
+    // C2: then LIST packs/.
+    let mut present = HashSet::new();
+    each_listed(repository, keys::PACKS, |object| present.extend(keys::parse_pack(&object.key))).await?;
+    let Read { catalog, lines, keys } = read;
+    let lines = blocking(&options.spool_folder, move || lines.finish()).await?;
+    let mut compacted = Compacted {
+        merged: keys.len() as u64,
+        ..Compacted::default()
+    };
+    // C3: PUT new segments with every line whose pack is in C2.
+    write(repository, &catalog, &lines, &present, options, &mut compacted).await?;
+    // C4: after all their answers, DELETE exactly the segments read in C1.
+    for key in keys {
+        repository.store.delete(&key).await?;
+    }
+    Ok(compacted)
+}
+
+/// The runs that wrote a segment within the grace period; `None` if there is nothing to merge in any case.
+async fn busy_runs(repository: &Repository, options: &CompactOptions) -> Result<Option<HashSet<ObjectId>>> {
+    let now = repository.date().await?;
+    let grace = SignedDuration::from_secs(i64::try_from(repository.info().grace_seconds).unwrap_or(i64::MAX));
+    let mut small = 0;
+    let mut recent = HashSet::new();
+    each_listed(repository, keys::INDEX, |object| {
+        small += usize::from(object.bytes < LARGE_BYTES);
+        if now.duration_since(object.last_modified) < grace {
+            recent.insert(object.key);
+        }
+    })
+    .await?;
+    if small < options.segments_min.max(2) {
+        return Ok(None);
+    }
+    let runs = each_segment(
+        repository,
+        |object| recent.contains(&object.key),
+        HashSet::new,
+        |runs, _, segment| {
+            runs.extend(segment.ok().map(|segment| segment.run).filter(|run| *run != NO_RUN));
+            Ok(())
+        },
+    )
+    .await?;
+    Ok(Some(runs))
+}
+
+async fn write(
+    repository: &Repository,
+    catalog: &Catalog,
+    lines: &Sorted<LINE_BYTES>,
+    present: &HashSet<PackId>,
+    options: &CompactOptions,
+    compacted: &mut Compacted,
+) -> Result<()> {
+    let mut open = Open::default();
+    for row in lines.iter() {
+        let line = Line::decode(&row.map_err(|error| spooled(&options.spool_folder, error))?);
+        let pack = &catalog.packs()[line.pack as usize];
+        if !present.contains(&pack.id) {
+            continue;
+        }
+        if open.is_full() {
+            open.put(repository, compacted).await?;
+        }
+        let named = SegmentPack {
+            id: pack.id,
+            kind: pack.kind,
+            bytes: pack.bytes,
+        };
+        open.add(named, line);
+    }
+    open.put(repository, compacted).await
+}
+
+/// A segment that is being filled.
+#[derive(Default)]
+struct Open {
+    packs: Vec<SegmentPack>,
+    ordinals: HashMap<PackId, u32>,
+    entries: Vec<SegmentEntry>,
+}
+
+impl Open {
+    fn is_full(&self) -> bool {
+        encoded_segment_bytes(self.packs.len() + 1, self.entries.len() + 1) > SEGMENT_BYTES
+    }
+
+    fn add(&mut self, pack: SegmentPack, line: Line) {
+        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        let ordinal = *self.ordinals.entry(pack.id).or_insert_with(|| {
+            self.packs.push(pack);
+            next
+        });
+        self.entries.push(SegmentEntry {
+            pack: ordinal,
+            blob: line.blob,
+        });
+    }
+
+    async fn put(&mut self, repository: &Repository, compacted: &mut Compacted) -> Result<()> {
+        let Self { packs, entries, .. } = std::mem::take(self);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        compacted.written += 1;
+        compacted.lines += entries.len() as u64;
+        put_segment(
+            repository,
+            Segment {
+                run: NO_RUN,
+                packs,
+                entries,
+            },
+        )
+        .await
+    }
+}

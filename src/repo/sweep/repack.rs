@@ -1,0 +1,250 @@
+//! P8, moving: live blobs of packs that are given up, into new packs. Every byte is hashed before it is believed.
+//!
+//! Frames that are live as a whole are copied as they are; of the others the live blobs are put into new frames, so that
+//! nothing dead is moved. Packs are taken in order of their age, so that what was written together lies together.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+
+use super::rows::Line;
+use super::{ApplyOptions, Plan, Survey};
+use crate::format::frame::FrameDecoder;
+use crate::format::pack::BlobEntry;
+use crate::format::{BlobId, FRAME_FILL_BYTES, PackId, PackKind};
+use crate::repo::reader::{Read, read_range, read_table, reads_of};
+use crate::repo::writer::{Budget, EncodedFrame, Writer};
+use crate::repo::{Error, Repository, Result};
+use crate::store;
+
+/// Reads of one pack that are on their way at once.
+const READS_AT_ONCE: usize = 2;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    /// Packs of which everything live is elsewhere now, answered and indexed.
+    pub(super) packs: BTreeSet<PackId>,
+    /// Packs in which a live blob is damaged.
+    pub(super) damaged: Vec<PackId>,
+    /// Bytes of the frames that were moved.
+    pub(super) bytes: u64,
+    pub(super) new_packs: u64,
+}
+
+/// Move everything that the plan says, and wait until it is answered.
+pub(super) async fn repack(repository: &Repository, plan: &Plan, survey: &Survey, options: &ApplyOptions) -> Result<Moved> {
+    if plan.repack.is_empty() {
+        return Ok(Moved::default());
+    }
+    let budget = Budget::new(options.memory_bytes / 2, options.connections);
+    let writer = Writer::open(repository, Arc::default(), BTreeSet::new(), &budget);
+    let moving = async {
+        let moved = move_all(&writer, plan, survey).await?;
+        Ok((moved, writer.finish().await?))
+    };
+    let ended = tokio::select! {
+        ended = moving => ended,
+        () = options.cancel.cancelled() => Err(Error::Worker("it was told to stop".into())),
+    };
+    match ended {
+        Ok((mut moved, finished)) => {
+            moved.new_packs = finished.packs.len() as u64;
+            Ok(moved)
+        }
+        Err(error) => {
+            writer.abort().await;
+            Err(error)
+        }
+    }
+}
+
+async fn move_all(writer: &Writer, plan: &Plan, survey: &Survey) -> Result<Moved> {
+    let chosen: BTreeMap<PackId, PackKind> = plan.repack.iter().map(|pack| (pack.id, pack.kind)).collect();
+    let mut moved = Moved::default();
+    let mut lines: Vec<Line> = Vec::new();
+    let mut anew: BTreeMap<PackKind, Anew> = BTreeMap::new();
+    let mut rows = survey.moves.rows.iter();
+    loop {
+        let row = rows.next().transpose().map_err(|error| Error::Worker(error.to_string()))?;
+        let line = row.map(|row| Line::decode_move(&row));
+        if let Some(last) = lines.last()
+            && line.is_none_or(|line| line.pack != last.pack)
+        {
+            let id = survey.moves.packs[last.pack as usize];
+            let blobs: Vec<BlobEntry> = lines.drain(..).map(|line| line.blob).collect();
+            if let Some(&kind) = chosen.get(&id) {
+                let anew = anew.entry(kind).or_insert_with(|| Anew::new(kind));
+                move_pack(writer, id, &blobs, anew, &mut moved).await?;
+            }
+        }
+        match line {
+            Some(line) => lines.push(line),
+            None => break,
+        }
+    }
+    for anew in anew.values_mut() {
+        anew.send(writer).await?;
+    }
+    Ok(moved)
+}
+
+/// Move these blobs of one pack.
+async fn move_pack(writer: &Writer, id: PackId, blobs: &[BlobEntry], anew: &mut Anew, moved: &mut Moved) -> Result<()> {
+    let repository = writer.repository();
+    let table = match read_table(repository, id).await {
+        Ok(table) => table,
+        // Somebody else has finished it.
+        Err(Error::Store(store::Error::NotFound { .. })) => return Ok(()),
+        Err(Error::Damaged { .. }) => {
+            moved.damaged.push(id);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let live: HashSet<BlobId> = blobs.iter().map(|blob| blob.id).collect();
+    let frames: HashSet<u32> = blobs.iter().map(|blob| blob.frame_offset).collect();
+    let entries: Vec<BlobEntry> = table
+        .entries
+        .into_iter()
+        .filter(|entry| frames.contains(&entry.frame_offset))
+        .collect();
+    let live = Arc::new(live);
+    let mut found = 0;
+    let mut reads = stream::iter(reads_of(id, entries))
+        .map(|read| fetch(repository, read, Arc::clone(&live)))
+        .buffered(READS_AT_ONCE);
+    while let Some(read) = reads.next().await {
+        for frame in read? {
+            let Ok(frame) = frame else {
+                moved.damaged.push(id);
+                return Ok(());
+            };
+            match frame {
+                Frame::Whole(bytes, blobs, live_blobs) => {
+                    found += live_blobs;
+                    moved.bytes += bytes.len() as u64;
+                    let permit = writer.work(bytes.len()).await?;
+                    writer.append(anew.kind, vec![EncodedFrame::copied(bytes, blobs)]).await?;
+                    drop(permit);
+                }
+                Frame::Parts(blobs, frame_bytes) => {
+                    found += blobs.len();
+                    moved.bytes += frame_bytes;
+                    for (blob_id, bytes) in blobs {
+                        anew.push(writer, blob_id, bytes).await?;
+                    }
+                }
+            }
+        }
+    }
+    if found < live.len() {
+        // The index names blobs that the pack's own table does not have.
+        moved.damaged.push(id);
+    } else {
+        moved.packs.insert(id);
+    }
+    Ok(())
+}
+
+/// A frame with something live in it.
+enum Frame {
+    /// To be copied as it is: its bytes, its blobs, how many of them live.
+    Whole(Vec<u8>, Vec<(BlobId, u32)>, usize),
+    /// Its live blobs, and its length.
+    Parts(Vec<(BlobId, Bytes)>, u64),
+}
+
+/// A live blob is not what it should be.
+struct Damaged;
+
+async fn fetch(repository: &Repository, read: Read, live: Arc<HashSet<BlobId>>) -> Result<Vec<Result<Frame, Damaged>>> {
+    let bytes = match read_range(repository, read.pack, read.offset, read.length).await {
+        Ok(bytes) => bytes,
+        Err(Error::Store(store::Error::NotFound { .. })) => return Ok(vec![Err(Damaged)]),
+        Err(error) => return Err(error),
+    };
+    tokio::task::spawn_blocking(move || {
+        let mut decoder = FrameDecoder::new().map_err(|source| Error::Encode { source })?;
+        let frames = read.blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset);
+        Ok(frames
+            .map(|frame| open(&mut decoder, &bytes, read.offset, frame, &live).ok_or(Damaged))
+            .collect())
+    })
+    .await
+    .map_err(|error| Error::Worker(error.to_string()))?
+}
+
+/// Decode one frame, check what lives in it, and decide.
+fn open(decoder: &mut FrameDecoder, bytes: &Bytes, offset: u64, blobs: &[BlobEntry], live: &HashSet<BlobId>) -> Option<Frame> {
+    let first = blobs.first()?;
+    let start = usize::try_from(u64::from(first.frame_offset).checked_sub(offset)?).ok()?;
+    let frame = bytes.get(start..start.checked_add(first.frame_length as usize)?)?;
+    let raw = Bytes::from(decoder.decode(frame).ok()?);
+    let mut parts = Vec::new();
+    for blob in blobs.iter().filter(|blob| live.contains(&blob.id)) {
+        let start = blob.offset_in_frame as usize;
+        let end = start.checked_add(blob.raw_length as usize)?;
+        if end > raw.len() || BlobId::of(&raw[start..end]) != blob.id {
+            return None;
+        }
+        parts.push((blob.id, raw.slice(start..end)));
+    }
+    if parts.len() == blobs.len() {
+        let all = blobs.iter().map(|blob| (blob.id, blob.raw_length)).collect();
+        return Some(Frame::Whole(frame.to_vec(), all, parts.len()));
+    }
+    // Copied out: a few live bytes would keep the whole frame in memory.
+    let parts = parts.into_iter().map(|(id, bytes)| (id, Bytes::copy_from_slice(&bytes)));
+    Some(Frame::Parts(parts.collect(), frame.len() as u64))
+}
+
+/// Live blobs of frames that were partly dead, on their way into new frames of one kind.
+struct Anew {
+    kind: PackKind,
+    ids: Vec<BlobId>,
+    blobs: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Anew {
+    fn new(kind: PackKind) -> Self {
+        Self {
+            kind,
+            ids: Vec::new(),
+            blobs: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    async fn push(&mut self, writer: &Writer, id: BlobId, blob: Bytes) -> Result<()> {
+        if self.bytes + blob.len() > FRAME_FILL_BYTES {
+            self.send(writer).await?;
+        }
+        self.bytes += blob.len();
+        self.ids.push(id);
+        self.blobs.push(blob);
+        Ok(())
+    }
+
+    async fn send(&mut self, writer: &Writer) -> Result<()> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let (ids, blobs) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.blobs));
+        let permit = writer.work(2 * std::mem::take(&mut self.bytes)).await?;
+        let encoder = writer.clone();
+        let encode = move || {
+            let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();
+            encoder.encode(&ids, &slices, Arc::default())
+        };
+        let frame = tokio::task::spawn_blocking(encode)
+            .await
+            .map_err(|error| Error::Worker(error.to_string()))??;
+        writer.append(self.kind, vec![frame]).await?;
+        drop(permit);
+        Ok(())
+    }
+}

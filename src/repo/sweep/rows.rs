@@ -1,0 +1,123 @@
+//! The rows that prune sorts: lines of the index by blob, live blobs, and what is to be moved by pack.
+//!
+//! Numbers stand big-endian, so that rows sort as bytes: by their first field, then by the next.
+
+use crate::format::BlobId;
+use crate::format::pack::BlobEntry;
+
+/// A line of the index: blob id, pack ordinal, place.
+pub(super) const LINE_BYTES: usize = 32 + 5 * 4;
+/// A live blob: its id, and 0 if a listed snapshot needs it, 1 if only late ones do.
+pub(super) const LIVE_BYTES: usize = 33;
+/// A blob to be moved: rank of its pack, place, blob id.
+pub(super) const MOVE_BYTES: usize = LINE_BYTES;
+
+/// A line of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) pack: u32,
+    pub(super) blob: BlobEntry,
+}
+
+fn field(row: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]])
+}
+
+fn id(row: &[u8], at: usize) -> BlobId {
+    let mut id = [0; 32];
+    id.copy_from_slice(&row[at..at + 32]);
+    BlobId::from_bytes(id)
+}
+
+impl Line {
+    /// Sorts by blob, then by pack, then by place.
+    pub(super) fn encode(&self) -> [u8; LINE_BYTES] {
+        let mut row = [0; LINE_BYTES];
+        row[..32].copy_from_slice(self.blob.id.as_bytes());
+        for (at, field) in self.fields().into_iter().enumerate() {
+            row[32 + at * 4..36 + at * 4].copy_from_slice(&field.to_be_bytes());
+        }
+        row
+    }
+
+    pub(super) fn decode(row: &[u8; LINE_BYTES]) -> Self {
+        Self {
+            pack: field(row, 32),
+            blob: BlobEntry {
+                id: id(row, 0),
+                frame_offset: field(row, 36),
+                offset_in_frame: field(row, 40),
+                frame_length: field(row, 44),
+                raw_length: field(row, 48),
+            },
+        }
+    }
+
+    /// Sorts by pack (its rank stands for it), then by place.
+    pub(super) fn encode_move(&self) -> [u8; MOVE_BYTES] {
+        let mut row = [0; MOVE_BYTES];
+        for (at, field) in self.fields().into_iter().enumerate() {
+            row[at * 4..at * 4 + 4].copy_from_slice(&field.to_be_bytes());
+        }
+        row[20..].copy_from_slice(self.blob.id.as_bytes());
+        row
+    }
+
+    pub(super) fn decode_move(row: &[u8; MOVE_BYTES]) -> Self {
+        Self {
+            pack: field(row, 0),
+            blob: BlobEntry {
+                id: id(row, 20),
+                frame_offset: field(row, 4),
+                offset_in_frame: field(row, 8),
+                frame_length: field(row, 12),
+                raw_length: field(row, 16),
+            },
+        }
+    }
+
+    fn fields(&self) -> [u32; 5] {
+        let blob = &self.blob;
+        [
+            self.pack,
+            blob.frame_offset,
+            blob.offset_in_frame,
+            blob.frame_length,
+            blob.raw_length,
+        ]
+    }
+}
+
+/// A live blob.
+pub(super) fn live(id: &BlobId, late: bool) -> [u8; LIVE_BYTES] {
+    let mut row = [0; LIVE_BYTES];
+    row[..32].copy_from_slice(id.as_bytes());
+    row[32] = u8::from(late);
+    row
+}
+
+/// Id, and whether only late snapshots need it.
+pub(super) fn decode_live(row: &[u8; LIVE_BYTES]) -> (BlobId, bool) {
+    (id(row, 0), row[32] != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were_and_sort_by_their_first_field() {
+        let blob = BlobEntry {
+            id: BlobId::of(b"a"),
+            frame_offset: 258,
+            frame_length: 77,
+            offset_in_frame: 3,
+            raw_length: 1 << 20,
+        };
+        let line = Line { pack: 513, blob };
+        assert_eq!(Line::decode(&line.encode()), line);
+        assert_eq!(Line::decode_move(&line.encode_move()), line);
+        assert!(Line { pack: 2, ..line }.encode_move() < line.encode_move());
+        assert_eq!(decode_live(&live(&blob.id, true)), (blob.id, true));
+    }
+}

@@ -1,0 +1,375 @@
+//! Pruning: what is dead goes, in its order and not before its time; what is live stays, whatever call a prune died in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use synapse_backup::format::keys;
+use synapse_backup::format::snapshot::Snapshot;
+use synapse_backup::repo::sweep::{
+    self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions, Why,
+};
+use synapse_backup::repo::{Ids, Repository, open, snapshots};
+use synapse_backup::store::counters::Kind;
+use synapse_backup::store::memory::Memory;
+use synapse_backup::store::wrappers::{Fail, Fault, Record};
+use synapse_backup::store::{self, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::rig::{Bytes, backup, init, memory, noise, read, verify};
+
+fn survey_options() -> SurveyOptions {
+    SurveyOptions {
+        memory_bytes: 64 << 20,
+        connections: 4,
+        spool_folder: "/var/tmp".into(),
+        can_open_data: true,
+    }
+}
+
+fn apply_options() -> ApplyOptions {
+    ApplyOptions {
+        memory_bytes: 64 << 20,
+        connections: 4,
+        cancel: CancellationToken::new(),
+    }
+}
+
+async fn look(repository: &Repository) -> (Survey, Result<Plan, Refused>) {
+    let survey = sweep::survey(repository, &survey_options()).await.unwrap();
+    let plan = sweep::plan(&survey, &PlanOptions::default());
+    (survey, plan)
+}
+
+async fn compact(repository: &Repository) -> Compacted {
+    let options = CompactOptions {
+        memory_bytes: 64 << 20,
+        spool_folder: "/var/tmp".into(),
+        segments_min: 8,
+    };
+    sweep::compact(repository, &options).await.unwrap()
+}
+
+/// One whole prune.
+async fn prune(repository: &Repository) -> (Plan, Applied) {
+    let (survey, plan) = look(repository).await;
+    let plan = plan.unwrap();
+    let applied = sweep::apply(repository, &plan, &survey, &apply_options()).await.unwrap();
+    (plan, applied)
+}
+
+fn days(memory: &Memory, days: i64) {
+    memory.clock().advance(SignedDuration::from_hours(24 * days));
+}
+
+async fn forget(repository: &Repository, snapshot: &Snapshot) {
+    for key in snapshots::list(repository).await.unwrap() {
+        if key.id == snapshot.id {
+            repository.store().delete(&key.key).await.unwrap();
+        }
+    }
+}
+
+fn bytes_under(memory: &Memory, prefix: &str) -> usize {
+    let objects = memory.objects();
+    let under = objects.iter().filter(|(key, _)| key.starts_with(prefix));
+    under.map(|(_, body)| body.len()).sum()
+}
+
+fn count_under(memory: &Memory, prefix: &str) -> usize {
+    memory.objects().keys().filter(|key| key.starts_with(prefix)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_forgotten_snapshots_need_is_marked_and_goes_after_the_grace_period() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let first = backup(&repository, &mut Bytes::new(&noise(1, 3 << 20))).await.unwrap();
+    days(&memory, 2);
+    let kept = noise(2, 2 << 20);
+    let second = backup(&repository, &mut Bytes::new(&kept)).await.unwrap();
+    forget(&repository, &first).await;
+    let before = bytes_under(&memory, "packs/");
+    // Too young to judge: nothing is marked.
+    let (plan, _) = prune(&repository).await;
+    let dead: BTreeSet<_> = plan.condemn.iter().map(|pack| pack.id).collect();
+    assert_eq!(dead, first.packs.iter().copied().collect::<BTreeSet<_>>());
+    assert!(plan.condemn.iter().all(|pack| pack.why == Why::Dead) && plan.delete.is_empty() && plan.repack.is_empty());
+    assert_eq!(bytes_under(&memory, "packs/"), before);
+    assert_eq!(plan.bytes_after_grace, (before - second_bytes(&memory, &second)) as u64);
+    // Marked, and not yet old enough.
+    memory.clock().advance(SignedDuration::from_hours(24));
+    assert!(prune(&repository).await.0.is_empty());
+    memory.clock().advance(SignedDuration::from_secs(1));
+    let (plan, applied) = prune(&repository).await;
+    assert_eq!((plan.delete.len(), applied.deleted), (dead.len(), dead.len() as u64));
+    assert_eq!(bytes_under(&memory, "packs/"), second_bytes(&memory, &second));
+    assert_eq!(count_under(&memory, "condemned/"), 0);
+    assert_eq!(verify(&repository).await.problems, []);
+    assert!(read(&repository, "latest").await.unwrap() == kept);
+}
+
+fn second_bytes(memory: &Memory, snapshot: &Snapshot) -> usize {
+    let objects = memory.objects();
+    snapshot.packs.iter().map(|pack| objects[&keys::pack(*pack)].len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_are_mostly_dead_are_moved_and_nothing_live_is_lost() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 1 << 20);
+    let old = [noise(1, 6 << 20), common.clone()].concat();
+    let first = backup(&repository, &mut Bytes::new(&old)).await.unwrap();
+    let kept = [noise(3, 1 << 20), common].concat();
+    backup(&repository, &mut Bytes::new(&kept)).await.unwrap();
+    forget(&repository, &first).await;
+    days(&memory, 2);
+    let (plan, applied) = prune(&repository).await;
+    assert!(plan.repack.iter().any(|pack| pack.why == Why::MostlyDead), "{plan:?}");
+    assert_eq!(applied.repacked, plan.repack.len() as u64);
+    assert_eq!(verify(&repository).await.problems, []);
+    days(&memory, 2);
+    let (plan, _) = prune(&repository).await;
+    assert!(!plan.delete.is_empty());
+    assert_eq!(verify(&repository).await.problems, []);
+    assert!(read(&repository, "latest").await.unwrap() == kept);
+    let stored = bytes_under(&memory, "packs/");
+    assert!(stored < kept.len() * 6 / 5, "{stored} bytes for {}", kept.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prune_stops_when_a_snapshot_needs_what_is_not_there() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let first = backup(&repository, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap();
+    let second = backup(&repository, &mut Bytes::new(&noise(2, 1 << 20))).await.unwrap();
+    let pack = second.databases[0].streams[0].list.entries[0].pack;
+    memory.delete(&keys::pack(pack)).await.unwrap();
+    days(&memory, 2);
+    let (_, plan) = look(&repository).await;
+    match plan.unwrap_err() {
+        Refused::Missing(missing) => assert_eq!(missing.snapshots, [second.id]),
+        other => panic!("{other}"),
+    }
+    forget(&repository, &second).await;
+    prune(&repository).await;
+    assert!(verify(&repository).await.problems.is_empty());
+    assert!(read(&repository, &first.id.to_string()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prune_stops_when_the_times_of_the_store_cannot_be_believed() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    backup(&repository, &mut Bytes::new(&noise(1, 1000))).await.unwrap();
+    memory.clock().advance(SignedDuration::from_mins(-61));
+    assert!(matches!(look(&repository).await.1, Err(Refused::Ahead { .. })));
+    memory.clock().advance(SignedDuration::from_mins(1));
+    assert!(look(&repository).await.1.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_is_in_the_order_of_the_protocol() {
+    let record = Arc::new(Record::new(memory()));
+    let repository = init(Arc::clone(&record) as Arc<dyn Store>).await;
+    backup(&repository, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap();
+    let before = record.calls().len();
+    look(&repository).await.1.unwrap();
+    let calls = record.calls().split_off(before);
+    let begun = |kind: Kind, prefix: &str| {
+        calls
+            .iter()
+            .position(|call| call.kind == kind && call.key.starts_with(prefix))
+            .unwrap()
+    };
+    let order = [
+        begun(Kind::Head, keys::REPOSITORY),
+        begun(Kind::List, keys::CONDEMNED),
+        begun(Kind::List, keys::SNAPSHOTS),
+        begun(Kind::Get, keys::SNAPSHOTS),
+        begun(Kind::List, keys::INDEX),
+        begun(Kind::Get, keys::INDEX),
+        begun(Kind::List, keys::PACKS),
+    ];
+    assert!(order.is_sorted(), "{order:?}: {calls:?}");
+}
+
+/// A prune that fails at each call in turn, at a moment when it has everything to do: what is listed stays whole, and
+/// the prunes after it take away the same as if nothing had happened.
+async fn at_every_call(fault: Fault) {
+    for call in 1.. {
+        let memory = memory();
+        let whole = init(memory.clone()).await;
+        let common = noise(7, 500_000);
+        let gone = backup(&whole, &mut Bytes::new(&noise(1, 300_000))).await.unwrap();
+        days(&memory, 2);
+        forget(&whole, &gone).await;
+        prune(&whole).await;
+        days(&memory, 2);
+        let old = backup(&whole, &mut Bytes::new(&[noise(2, 2 << 20), common.clone()].concat()))
+            .await
+            .unwrap();
+        let kept = [noise(3, 300_000), common].concat();
+        backup(&whole, &mut Bytes::new(&kept)).await.unwrap();
+        forget(&whole, &old).await;
+        days(&memory, 2);
+        let fail = Arc::new(Fail::new(memory.clone(), call, fault));
+        if let Ok(repository) = open::open(Arc::clone(&fail) as Arc<dyn Store>, Ids::random()).await
+            && let Ok(survey) = sweep::survey(&repository, &survey_options()).await
+            && let Ok(plan) = sweep::plan(&survey, &PlanOptions::default())
+        {
+            let _ = sweep::apply(&repository, &plan, &survey, &apply_options()).await;
+        }
+        assert_eq!(verify(&whole).await.problems, [], "{fault:?} at call {call}");
+        for _ in 0..4 {
+            days(&memory, 2);
+            prune(&whole).await;
+            assert_eq!(verify(&whole).await.problems, [], "{fault:?} at call {call}");
+        }
+        assert!(read(&whole, "latest").await.unwrap() == kept);
+        assert_eq!(count_under(&memory, "condemned/"), 0, "{fault:?} at call {call}");
+        let stored = bytes_under(&memory, "packs/");
+        assert!(
+            stored < kept.len() * 6 / 5,
+            "{fault:?} at call {call}: {stored} bytes for {}",
+            kept.len()
+        );
+        if fail.begun() < call {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_whose_call_never_arrives_can_be_carried_on_by_the_next() {
+    at_every_call(Fault::Before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_whose_answer_is_lost_can_be_carried_on_by_the_next() {
+    at_every_call(Fault::After).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_is_cut_off_can_be_carried_on_by_the_next() {
+    at_every_call(Fault::BeforeAndEver).await;
+    at_every_call(Fault::AfterAndEver).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_nights_leave_few_packs_and_segments_and_little_that_is_dead() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let mut bytes = noise(1, 4 << 20);
+    let mut nights: Vec<Snapshot> = Vec::new();
+    let mut requests = Vec::new();
+    for night in 0..40_usize {
+        // Some rows change, some come.
+        let place = (night * 97_001) % (bytes.len() - 60_000);
+        bytes.splice(place..place + 40_000, noise(100 + night as u64, 50_000));
+        nights.push(backup(&repository, &mut Bytes::new(&bytes)).await.unwrap());
+        if nights.len() > 5 {
+            forget(&repository, &nights.remove(0)).await;
+        }
+        let (plan, _) = prune(&repository).await;
+        compact(&repository).await;
+        requests.push(plan.requests);
+        days(&memory, 1);
+        memory.clock().advance(SignedDuration::from_mins(1));
+        if night % 10 == 9 {
+            assert_eq!(verify(&repository).await.problems, [], "night {night}");
+        }
+    }
+    for _ in 0..2 {
+        days(&memory, 2);
+        prune(&repository).await;
+    }
+    let needed = {
+        let other = crate::rig::memory();
+        let fresh = init(other.clone()).await;
+        for snapshot in &nights {
+            let kept = read(&repository, &snapshot.id.to_string()).await.unwrap();
+            backup(&fresh, &mut Bytes::new(&kept)).await.unwrap();
+        }
+        bytes_under(&other, "packs/")
+    };
+    let stored = bytes_under(&memory, "packs/");
+    assert!(stored < needed * 6 / 5, "{stored} bytes, {needed} are needed");
+    assert!(count_under(&memory, "packs/") < 60, "{} packs", count_under(&memory, "packs/"));
+    assert!(count_under(&memory, "index/") < 14, "{} segments", count_under(&memory, "index/"));
+    assert!(requests.iter().skip(20).all(|count| *count < 200), "{requests:?}");
+    assert!(read(&repository, "latest").await.unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_writes_before_it_deletes_and_loses_no_line() {
+    let record = Arc::new(Record::new(memory()));
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    for night in 0..10 {
+        backup(&repository, &mut Bytes::new(&noise(night, 200_000))).await.unwrap();
+        days(&memory, 1);
+    }
+    drop(record);
+    let record = Arc::new(Record::new(memory.clone() as Arc<dyn Store>));
+    let recorded = open::open(Arc::clone(&record) as Arc<dyn Store>, Ids::random()).await.unwrap();
+    let before = synapse_backup::repo::catalog::load(&repository, 64 << 20).await.unwrap();
+    days(&memory, 2);
+    let compacted = compact(&recorded).await;
+    assert_eq!((compacted.merged, compacted.written), (before.segments as u64, 1));
+    let after = synapse_backup::repo::catalog::load(&repository, 64 << 20).await.unwrap();
+    let lines = |catalog: &synapse_backup::repo::catalog::Catalog| -> BTreeSet<_> {
+        let of = |entry: &synapse_backup::format::index::SegmentEntry| (catalog.packs()[entry.pack as usize].id, entry.blob);
+        catalog.entries().iter().map(of).collect()
+    };
+    assert_eq!(lines(&before), lines(&after));
+    let calls = record.calls();
+    let at = |kind: Kind, prefix: &str, last: bool| {
+        let is = |call: &synapse_backup::store::wrappers::Recorded| call.kind == kind && call.key.starts_with(prefix);
+        if last {
+            calls.iter().rposition(is)
+        } else {
+            calls.iter().position(is)
+        }
+        .unwrap()
+    };
+    assert!(at(Kind::Get, "index/", true) < at(Kind::List, "packs/", false));
+    assert!(at(Kind::List, "packs/", true) < at(Kind::Put, "index/", false));
+    assert!(at(Kind::Put, "index/", true) < at(Kind::Delete, "index/", false));
+    assert_eq!(verify(&repository).await.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_is_told_of_and_left_alone() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let snapshot = backup(&repository, &mut Bytes::new(&noise(1, 1000))).await.unwrap();
+    let theirs = ["packs/00/readme.txt", "notes.txt", "tags/hello", "condemned/x"];
+    let gone = "ab".repeat(16);
+    let removed = [
+        "probe/0123".to_owned(),
+        format!("tags/{gone}-{gone}"),
+        format!("drills/{gone}-{gone}"),
+    ];
+    let kept = format!("tags/{}-{gone}", snapshot.id);
+    for key in theirs.into_iter().chain(removed.iter().map(String::as_str)).chain([kept.as_str()]) {
+        put(&memory, key).await;
+    }
+    assert!(prune(&repository).await.0.leftovers.is_empty(), "they are young");
+    days(&memory, 2);
+    let (plan, _) = prune(&repository).await;
+    let sorted = |mut keys: Vec<String>| {
+        keys.sort();
+        keys
+    };
+    assert_eq!(sorted(plan.foreign), sorted(theirs.map(str::to_owned).to_vec()));
+    assert_eq!(sorted(plan.leftovers), sorted(removed.to_vec()));
+    let left = memory.objects();
+    assert!(theirs.iter().all(|key| left.contains_key(*key)) && left.contains_key(&kept));
+    assert!(removed.iter().all(|key| !left.contains_key(key)));
+}
+
+async fn put(memory: &Memory, key: &str) -> store::Stamp {
+    memory.put(key, bytes::Bytes::from_static(b"x")).await.unwrap()
+}
