@@ -31,3 +31,5 @@ mod held;
 mod past;
 #[path = "immutable/roles.rs"]
 mod roles;
+#[path = "immutable/secrets.rs"]
+mod secrets;

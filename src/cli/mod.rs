@@ -54,6 +54,7 @@ pub async fn run() -> u8 {
     };
     let screen = Screen::new(audience, &environment);
     logs::begin(&screen, words.quiet, words.verbose);
+    system::forbid_core_dumps();
     let watcher = Watcher::new(&screen);
     let counters = Arc::new(Counters::default());
     let ended = Box::pin(called(&words, &environment, &screen, &watcher, &counters)).await;

@@ -1,9 +1,25 @@
-//! The few things the operating system is asked: how much memory was held, and who a user is.
+//! The few things the operating system is asked: no core dumps, how much memory was held, and who a user is.
 //!
 //! Users are looked up in the files, not through the C library, so only local ones have names here; others have
 //! numbers, and the message says how to find them.
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
 use crate::ops::Error;
+
+/// What is in our memory (keys, passwords, other people's messages) goes into no core dump, of ours or of a child, and no other
+/// program of the same user may look into it.
+pub(super) fn forbid_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let limited = setrlimit(Resource::Core, none);
+    let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = limited.and(hidden) {
+        tracing::warn!(%error, "core dumps cannot be turned off");
+    }
+}
 
 /// Cores that this process may use.
 pub(super) fn cores() -> usize {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use ed25519_dalek::SigningKey as Ed25519;
+use zeroize::Zeroizing;
 
 /// Bytes of a signing key file. A key takes 60.
 pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -74,7 +75,9 @@ fn public_key(seed: &str) -> Option<String> {
         .with_encode_padding(false);
     let engine = GeneralPurpose::new(&base64::alphabet::STANDARD, lenient);
     // Both alphabets of base64 are accepted, as unpaddedbase64 does.
-    let seed: [u8; 32] = engine.decode(seed.replace('-', "+").replace('_', "/")).ok()?.try_into().ok()?;
+    let text = Zeroizing::new(seed.replace('-', "+").replace('_', "/"));
+    let decoded = Zeroizing::new(engine.decode(text.as_bytes()).ok()?);
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(decoded.as_slice().try_into().ok()?);
     Some(engine.encode(Ed25519::from_bytes(&seed).verifying_key().as_bytes()))
 }
 

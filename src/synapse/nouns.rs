@@ -231,7 +231,7 @@ pub struct S3Provider {
     pub sse_customer_algorithm: Option<String>,
 }
 
-/// A text that must not be shown.
+/// A text that must not be shown, nor stay in memory.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -244,6 +244,12 @@ impl Secret {
     /// The text, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_yaml::Spanned;
+use zeroize::Zeroize as _;
 
 use super::environment::Environment;
 use crate::ops;
@@ -93,6 +94,13 @@ pub(super) struct Media {
 pub(super) struct Database {
     pub(super) name: Spanned<String>,
     pub(super) url: String,
+}
+
+/// The URL may hold a password.
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.url.zeroize();
+    }
 }
 
 /// Bounds of a run.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Serialize;
+use zeroize::Zeroize as _;
 
 use super::{Error, Limits, Part, Parts, Run, Share, Tools, verify};
 use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
@@ -32,6 +33,15 @@ pub enum DatabaseTarget {
     ConnInfo(String),
     /// `NAME=skip`: leave it out.
     Skip,
+}
+
+/// It may hold a password.
+impl Drop for DatabaseTarget {
+    fn drop(&mut self) {
+        if let Self::ConnInfo(text) = self {
+            text.zeroize();
+        }
+    }
 }
 
 /// What a restore is told.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::StorageClass;
 use bytes::Bytes;
+use zeroize::Zeroize as _;
 
 use super::bucket::Bucket;
 use super::counters::{Counters, Kind};
@@ -80,6 +81,13 @@ pub struct AccessKey {
     pub secret: String,
     /// For temporary credentials.
     pub session_token: Option<String>,
+}
+
+impl Drop for AccessKey {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl fmt::Debug for AccessKey {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
+use zeroize::Zeroize as _;
 
 use super::Error;
 use super::child::RunAs;
@@ -265,6 +266,16 @@ impl ConnInfo {
             }
         }
         command
+    }
+}
+
+/// The password is overwritten; what was handed to a child's environment is the child's.
+impl Drop for ConnInfo {
+    fn drop(&mut self) {
+        self.password.zeroize();
+        if let Some(password) = self.variables.get_mut("PGPASSWORD") {
+            password.zeroize();
+        }
     }
 }
 
