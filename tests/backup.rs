@@ -43,3 +43,5 @@ mod restore;
 mod round_trip;
 #[path = "backup/together.rs"]
 mod together;
+#[path = "backup/uploads.rs"]
+mod uploads;

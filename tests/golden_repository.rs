@@ -164,6 +164,7 @@ async fn the_repository_of_format_1_is_restored_for_ever() {
         keep_remote_media_rows: false,
         prefix: None,
         media_share: None,
+        uploaded: None,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),

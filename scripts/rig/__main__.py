@@ -1,6 +1,6 @@
 """Command line of the rig; scripts/demo, scripts/e2e and scripts/bench call it with the Python of Synapse's venv.
 
-    python scripts/rig demo | e2e | bench | serve
+    python scripts/rig demo | e2e | bench | media-million | media-4g | serve
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def main() -> int:
     bench.add_argument("--part", choices=("all", "database", "media"), default="all", help="what is backed up and restored")
     bench.add_argument("--rounds", type=int, default=1, help="repetitions, each in new repositories; the least figure counts")
     bench.add_argument("--keep", action="store_true", help="keep logs and data")
+    for name, text in (("media-million", "a night over a million tiny media files"), ("media-4g", "20,000 media files with 4 GiB")):
+        crowd = verbs.add_parser(name, help=text)
+        crowd.add_argument("--files", type=int, default=1_000_000 if name == "media-million" else 20_000, help="how many files")
+        crowd.add_argument("--rounds", type=int, default=2, help="repetitions; the least figure counts")
+        crowd.add_argument("--keep", action="store_true", help="keep logs and data")
     arguments = parser.parse_args()
     try:
         return run(arguments)
@@ -53,6 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         from bench import bench
 
         bench(arguments.database_mib, arguments.media_mib, arguments.part, arguments.rounds, arguments.keep)
+    elif arguments.verb == "media-million":
+        from crowd import million
+
+        return million(arguments.files, arguments.rounds, arguments.keep)
+    elif arguments.verb == "media-4g":
+        from crowd import few
+
+        return few(arguments.files, (4 << 30) * arguments.files // 20_000, arguments.rounds, arguments.keep)
     else:
         serve(arguments)
     return 0

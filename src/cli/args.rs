@@ -11,10 +11,12 @@ use clap_complete::Shell;
 
 mod drill;
 mod past;
+mod uploaded;
 mod verify;
 
 pub(super) use drill::Drill;
 pub(super) use past::Past;
+pub(super) use uploaded::Uploaded;
 pub(super) use verify::Verify;
 
 const HELP: &str = "\
@@ -75,6 +77,7 @@ Examples:
   synapse-backup restore latest --create-database
   synapse-backup restore latest --to /srv/copy --only config,media
   synapse-backup restore latest --to /srv/copy --database synapse=dbname=copy
+  synapse-backup restore latest --to /srv/copy --only media --uploaded-by @alice:example.org
   synapse-backup restore 3f9a --only media --path-map /var/lib/synapse=/srv/synapse";
 
 const DOCTOR_HELP: &str = "\
@@ -279,6 +282,8 @@ pub(super) struct Restore {
     /// With `--only media`: only media whose name begins so (as `ls` prints it, or an mxc address).
     #[arg(long, value_name = "PREFIX")]
     pub(super) prefix: Option<String>,
+    #[command(flatten)]
+    pub(super) uploaded: Uploaded,
     /// Leave the rows of other servers' media although their files are not in the snapshot: Synapse then answers 404 for them.
     #[arg(long)]
     pub(super) keep_remote_media_rows: bool,
@@ -410,7 +415,6 @@ mod tests {
             "x keys list",
             "x rekey",
             "x --identity key restore latest",
-            "x restore latest --uploaded-by @a:b",
         ] {
             assert_eq!(parse(&words(line)).err().unwrap().exit_code(), 2, "{line}");
         }

@@ -10,7 +10,7 @@ use super::args::{self, Only};
 use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
-use crate::ops::restore::DatabaseTarget;
+use crate::ops::restore::{DatabaseTarget, Uploaded};
 use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, drill, restore, verify};
 
 /// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
@@ -78,6 +78,7 @@ impl Given<'_> {
             parts: parts(&words.only),
             prefix: media_prefix(words)?,
             media_share: None,
+            uploaded: uploaded(words)?,
             keep_remote_media_rows: words.keep_remote_media_rows,
             resume: words.resume,
             path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
@@ -261,6 +262,22 @@ fn media_prefix(words: &args::Restore) -> Result<Option<String>, Error> {
         return Ok(Some(format!("local_content/{first}/{second}/{rest}")));
     }
     Ok(Some(prefix.strip_prefix("media/").unwrap_or(prefix).to_owned()))
+}
+
+/// `--uploaded-…`, which go with `--only media`.
+fn uploaded(words: &args::Restore) -> Result<Option<Uploaded>, Error> {
+    let args::Uploaded { by, after, before } = words.uploaded.clone();
+    let uploaded = Uploaded { by, after, before };
+    if uploaded == Uploaded::default() {
+        return Ok(None);
+    }
+    if parts(&words.only) != [Part::Media].into() {
+        return Err(Error::usage(
+            "--uploaded-by, --uploaded-after and --uploaded-before without `--only media`",
+            "they choose among media: add `--only media`",
+        ));
+    }
+    Ok(Some(uploaded))
 }
 
 /// Every file that is not opened is looked at within a month.

@@ -87,6 +87,7 @@ impl Debug for restore::Options {
             parts,
             prefix,
             media_share,
+            uploaded,
             keep_remote_media_rows,
             resume,
             path_map,
@@ -106,6 +107,7 @@ impl Debug for restore::Options {
             .field("parts", parts)
             .field("prefix", prefix)
             .field("media_share", media_share)
+            .field("uploaded", uploaded)
             .field("keep_remote_media_rows", keep_remote_media_rows)
             .field("resume", resume)
             .field("path_map", path_map)
@@ -232,6 +234,7 @@ mod tests {
             resume: false,
             prefix: None,
             media_share: None,
+            uploaded: None,
             dry_run: false,
             late: false,
             limits,

@@ -297,6 +297,12 @@ fn thumbnail_name() -> &'static str {
     "pg_catalog.concat_ws('-', t.thumbnail_width, t.thumbnail_height, pg_catalog.replace(t.thumbnail_type, '/', '-'), t.thumbnail_method)"
 }
 
+/// The media id of a local upload, from the path of its original or of one of its thumbnails; `None` for caches.
+pub fn upload_of(path: &str) -> Option<String> {
+    let uploads = [MediaKind::Local, MediaKind::LocalThumbnail];
+    uploads.into_iter().find_map(|kind| path::file_id(kind, path))
+}
+
 /// A stream of rows of one kind. Dropped before its end, it leaves the session unusable.
 #[derive(Debug)]
 pub struct MediaRows<'s> {

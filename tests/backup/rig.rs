@@ -183,6 +183,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         parts: all_parts(),
         prefix: None,
         media_share: None,
+        uploaded: None,
         resume: false,
         keep_remote_media_rows: false,
         path_map: Vec::new(),

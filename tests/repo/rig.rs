@@ -230,6 +230,7 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         keep_remote_media_rows: false,
         prefix: None,
         media_share: None,
+        uploaded: None,
         resume: false,
         limits: LIMITS,
         tools: Tools::default(),

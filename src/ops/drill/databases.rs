@@ -243,6 +243,7 @@ pub(super) fn restore_options(trial: &Trial<'_>, to: &Path) -> restore::Options 
         create_database: false,
         parts: crate::ops::Parts::new(),
         prefix: None,
+        uploaded: None,
         media_share: None,
         keep_remote_media_rows: true,
         resume: true,

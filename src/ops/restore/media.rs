@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
+use super::choice::Choice;
 use super::plan::Plan;
 use super::write::{self, Ids, Pending};
 use super::{Options, Report};
@@ -60,7 +61,6 @@ pub(super) async fn write(
     let (Some(root), Some(media)) = (&plan.media, &snapshot.media) else {
         return Ok(());
     };
-    run.progress.stage("media", Some(media.bytes), Some(media.files));
     let is_root = rustix::process::geteuid().is_root();
     let (uid, gid) = (media.uid.unwrap_or(0), media.gid.unwrap_or(0));
     let as_it_was = owners::Owners::default().ids(media.owner.as_deref(), media.group.as_deref(), uid, gid);
@@ -73,14 +73,13 @@ pub(super) async fn write(
         is_root,
     };
     write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, &error))?;
+    let choice = Choice::make(reader, snapshot, options, run).await?;
+    run.progress.stage("media", Some(media.bytes), Some(media.files));
     let mut waiting = Waiting::default();
-    let prefix = options.prefix.as_deref().unwrap_or("");
-    items::walk_media(reader, media, prefix.as_bytes(), run, async |walked| {
+    let mut lost = Vec::new();
+    items::walk_media(reader, media, choice.prefix(), run, async |walked| {
         match walked.entries {
-            Ok(shard) => waiting.add(&shard, &|entry| {
-                let path = entry.path.as_bytes();
-                path.starts_with(prefix.as_bytes()) && options.media_share.as_ref().is_none_or(|share| share.has(path))
-            }),
+            Ok(shard) => lost.extend(waiting.add(&shard, &choice)),
             Err(error) => note(report, items::lost_shard(&walked.shard, &error), run),
         }
         if waiting.is_full(reader) {
@@ -90,6 +89,9 @@ pub(super) async fn write(
     })
     .await?;
     write_files(reader, &store, waiting, report, run).await?;
+    if choice.is_part() {
+        tell_of_part(lost, report, run)?;
+    }
     let root = root.clone();
     let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(File::open(root)?).map_err(std::io::Error::from)).await?;
     synced.context("write the media to the disk")?;
@@ -109,6 +111,27 @@ fn note(report: &mut Report, problem: Problem, run: &Run<'_>) {
     report.problems.push(problem);
 }
 
+/// Whoever asks for some media is told which of them the backup did not get, and that there are none at all.
+fn tell_of_part(lost: Vec<Problem>, report: &mut Report, run: &Run<'_>) -> Result<(), Error> {
+    for problem in lost {
+        note(report, problem, run);
+    }
+    if report.media_files + report.media_kept == 0 && report.problems.is_empty() {
+        let hint = "`ls SNAPSHOT media/` lists the media of a snapshot; another one may have them";
+        return Err(Error::failed("no media of this snapshot are what was asked for", hint));
+    }
+    Ok(())
+}
+
+fn not_saved(entry: &MediaEntry) -> Option<Problem> {
+    let problem = entry.problem.as_ref()?;
+    Some(Problem {
+        kind: problem.kind,
+        item: media_name(&entry.path),
+        message: format!("it was not saved: {}", problem.message),
+    })
+}
+
 /// Files that are planned and not yet written.
 #[derive(Default)]
 struct Waiting {
@@ -120,13 +143,24 @@ struct Waiting {
 const WAITING_FILES_MAX: usize = 8_192;
 
 impl Waiting {
-    fn add(&mut self, shard: &Shard, filter: &dyn Fn(&MediaEntry) -> bool) {
-        for entry in shard.entries.iter().filter(|entry| entry.sha256.is_some() && filter(entry)) {
+    /// Plan what is chosen of a shard; gives what is chosen and was not saved.
+    fn add(&mut self, shard: &Shard, choice: &Choice) -> Vec<Problem> {
+        let (saved, lost): (Vec<_>, Vec<_>) = shard
+            .entries
+            .iter()
+            .filter(|entry| choice.has(entry))
+            .partition(|entry| entry.sha256.is_some());
+        for entry in saved {
             self.bytes += entry.bytes;
             self.files.push(PlannedFile {
                 entry: entry.clone(),
                 blobs: items::wanted(shard, entry),
             });
+        }
+        if choice.is_part() {
+            lost.into_iter().filter_map(not_saved).collect()
+        } else {
+            Vec::new()
         }
     }
 

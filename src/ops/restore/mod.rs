@@ -16,6 +16,7 @@ use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
 
 mod advice;
+mod choice;
 mod config;
 mod databases;
 mod load;
@@ -24,6 +25,7 @@ mod plan;
 mod targets;
 mod write;
 
+pub use choice::Uploaded;
 pub(super) use load::expected;
 
 /// Where a database of the snapshot goes.
@@ -60,6 +62,8 @@ pub struct Options {
     pub prefix: Option<String>,
     /// Only this share of the media files, by their paths: for a drill.
     pub media_share: Option<Share>,
+    /// `--uploaded-by`, `--uploaded-after`, `--uploaded-before`: only media whose rows say so.
+    pub uploaded: Option<Uploaded>,
     /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
     pub keep_remote_media_rows: bool,
     /// `--resume`: leave alone what is there already with the right bytes, and write the rest.

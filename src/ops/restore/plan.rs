@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) config: Vec<PlannedItem>,
     /// Where the media store goes.
     pub(super) media: Option<PathBuf>,
+    /// Only some of them.
+    pub(super) some_media: bool,
     pub(super) media_files: u64,
     pub(super) media_bytes: u64,
     /// Items that cannot be put back as they are.
@@ -39,8 +41,9 @@ impl Plan {
     pub(super) fn lines(&self, databases: &[super::databases::Target]) -> Vec<String> {
         let mut lines: Vec<String> = databases.iter().map(super::databases::Target::line).collect();
         if let Some(media) = &self.media {
+            let which = if self.some_media { "what is chosen of " } else { "" };
             lines.push(format!(
-                "write {} media files ({} bytes) to {}",
+                "write {which}{} media files ({} bytes) to {}",
                 self.media_files,
                 self.media_bytes,
                 media.display()
@@ -73,6 +76,7 @@ pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Pla
                 .into());
             }
         }
+        plan.some_media = options.prefix.is_some() || options.uploaded.is_some();
         (plan.media_files, plan.media_bytes) = (media.files, media.bytes);
     }
     Ok(plan)

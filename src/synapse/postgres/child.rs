@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::stream::{Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -186,6 +187,43 @@ impl Child {
         };
         let ((), output) = self.stderr.beside(async { tokio::join!(give, take) }).await;
         output.map_err(|source| Error::Pipe { program, source })
+    }
+
+    /// Give it `input` until it wants no more, and hand its output on meanwhile: what `take` leaves is given again with more.
+    pub(super) async fn pass<E: From<Error>>(
+        &mut self,
+        input: impl Stream<Item = Result<Bytes, E>>,
+        mut take: impl FnMut(&mut BytesMut) -> Result<(), Error>,
+    ) -> Result<(), E> {
+        let program = self.program;
+        let (stdin, stdout) = (self.stdin.take(), self.stdout.take());
+        let give = async move {
+            let mut input = std::pin::pin!(input);
+            if let Some(mut stdin) = stdin {
+                while let Some(bytes) = input.next().await {
+                    // As above: it has read enough.
+                    if stdin.write_all_buf(&mut bytes?).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let read = async move {
+            let mut output = BytesMut::new();
+            if let Some(mut stdout) = stdout {
+                while stdout
+                    .read_buf(&mut output)
+                    .await
+                    .map_err(|source| Error::Pipe { program, source })?
+                    > 0
+                {
+                    take(&mut output)?;
+                }
+            }
+            Ok(())
+        };
+        self.stderr.beside(async { tokio::try_join!(give, read) }).await.map(|((), ())| ())
     }
 
     /// No more input will come.

@@ -20,6 +20,7 @@ pub mod plan;
 mod pooler;
 pub mod positions;
 pub mod private;
+pub mod rows;
 pub mod scratch;
 pub mod session;
 pub mod snapshot;
