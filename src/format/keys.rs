@@ -22,6 +22,9 @@ pub const CONDEMNED: &str = "condemned/";
 /// All records of drills begin so.
 pub const DRILLS: &str = "drills/";
 
+/// All changes of tags begin so.
+pub const TAGS: &str = "tags/";
+
 /// `packs/0f/0f….zst`
 pub fn pack(id: PackId) -> String {
     format!("{PACKS}{:02x}/{id}.zst", id.as_bytes()[0])
@@ -102,6 +105,22 @@ pub fn parse_drill(key: &str) -> Option<(ObjectId, ObjectId)> {
     Some((snapshot.parse().ok()?, id.parse().ok()?))
 }
 
+/// `tags/0f…-`: all changes of the tags of a snapshot begin so.
+pub fn tags_of(snapshot: ObjectId) -> String {
+    format!("{TAGS}{snapshot}-")
+}
+
+/// `tags/0f…-a0…`: a change of the tags of a snapshot, and its own id.
+pub fn tags(snapshot: ObjectId, id: ObjectId) -> String {
+    format!("{TAGS}{snapshot}-{id}")
+}
+
+/// The snapshot whose tags are changed by the object under this key, and the object's own id.
+pub fn parse_tags(key: &str) -> Option<(ObjectId, ObjectId)> {
+    let (snapshot, id) = key.strip_prefix(TAGS)?.split_once('-')?;
+    Some((snapshot.parse().ok()?, id.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -115,7 +134,10 @@ mod tests {
         assert_eq!(parse_pack(&pack(pack_id)), Some(pack_id));
         assert_eq!(parse_segment(&segment(id)), Some(id));
         assert_eq!(parse_condemned(&condemned(pack_id)), Some(pack_id));
-        let other = ObjectId::from_bytes([7; 16]);
+        let other = ObjectId::from_bytes([0xb1; 16]);
+        assert_eq!(tags(id, other), format!("tags/{}-{}", "a0".repeat(16), "b1".repeat(16)));
+        assert!(tags(id, other).starts_with(&tags_of(id)));
+        assert_eq!(parse_tags(&tags(id, other)), Some((id, other)));
         assert_eq!(parse_drill(&drill(id, other)), Some((id, other)));
         let key = snapshot(time, id).unwrap();
         assert_eq!(key, "snapshots/20260723T101112Z-a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0.json.zst");
@@ -148,5 +170,6 @@ mod tests {
         assert_eq!(parse_segment(&format!("index/{}.idx", hex.to_uppercase())), None);
         assert_eq!(parse_condemned("condemned/x"), None);
         assert_eq!(parse_drill(&format!("drills/{hex}")), None);
+        assert_eq!(parse_tags(&format!("tags/{hex}")), None);
     }
 }

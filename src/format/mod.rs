@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod pack;
 pub mod repository;
 pub mod snapshot;
+pub mod tags;
 
 pub use ids::{BlobId, ObjectId, PackId, ParseIdError};
 pub use path::ItemPath;

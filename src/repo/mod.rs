@@ -21,6 +21,7 @@ pub mod open;
 pub mod reader;
 pub mod snapshots;
 pub mod sweep;
+pub mod tags;
 pub mod walk;
 pub mod writer;
 

@@ -1,0 +1,119 @@
+//! Tags that were put on and taken off after a snapshot was taken: small immutable objects beside it.
+//!
+//! Whoever shows tags, or chooses by them, lays these over the documents. A change is one PUT under a fresh key (G1, G2);
+//! two at once both count, and everybody sees the same outcome.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+
+use super::catalog::each_listed;
+use super::snapshots::{Loaded, effective_time};
+use super::{Error, Repository, Result};
+use crate::format::tags::{TagChange, fold};
+use crate::format::{ObjectId, keys};
+use crate::store::{self, ByteRange};
+
+/// Changes that are fetched at once.
+const CHANGES_AT_ONCE: usize = 8;
+/// How often a write of unknown outcome is tried again.
+const TRIES_MAX: usize = 5;
+
+/// A change, the time of it that is believed, and its object's id.
+type Change = (Timestamp, ObjectId, TagChange);
+
+/// The changes of each snapshot, and those that cannot be read, with what is wrong.
+#[derive(Debug, Default)]
+struct Changes {
+    of: HashMap<ObjectId, Vec<Change>>,
+    damaged: Vec<(String, Error)>,
+}
+
+/// Lay all changes over the tags of these snapshots. Gives the objects that cannot be read.
+pub async fn overlay(repository: &Repository, loaded: &mut [Loaded]) -> Result<Vec<(String, Error)>> {
+    let wanted: BTreeSet<ObjectId> = loaded.iter().map(|one| one.snapshot.id).collect();
+    let mut changes = read(repository, keys::TAGS, &wanted).await?;
+    for one in loaded {
+        if let Some(changes) = changes.of.get(&one.snapshot.id) {
+            one.tags = fold(&one.snapshot.tags, changes.clone());
+        }
+    }
+    changes.damaged.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(changes.damaged)
+}
+
+/// Put tags on a snapshot and take others off. Gives its tags then; nothing is written where they are so already.
+pub async fn change(repository: &Repository, one: &Loaded, add: &BTreeSet<String>, remove: &BTreeSet<String>) -> Result<Vec<String>> {
+    let id = one.snapshot.id;
+    let changes = read(repository, &keys::tags_of(id), &[id].into()).await?;
+    if let Some((_, error)) = changes.damaged.into_iter().next() {
+        return Err(error);
+    }
+    let mut changes: Vec<Change> = changes.of.into_values().flatten().collect();
+    let before = fold(&one.snapshot.tags, changes.clone());
+    let date = repository.date().await?;
+    // The store's clock ticks in seconds: what was read has been before.
+    let after_all = changes.iter().map(|(time, _, _)| *time + SignedDuration::from_millis(1)).max();
+    let time = after_all.map_or(date, |after| after.max(date));
+    let change = TagChange::new(time, add.clone(), remove.clone());
+    changes.push((time, ObjectId::from_bytes([0xff; 16]), change.clone()));
+    let after = fold(&one.snapshot.tags, changes);
+    if after != before {
+        put(repository, id, &change).await?;
+    }
+    Ok(after)
+}
+
+async fn put(repository: &Repository, snapshot: ObjectId, change: &TagChange) -> Result<()> {
+    let json = Bytes::from(change.to_json().map_err(|source| Error::Encode { source })?);
+    let mut tries = 0;
+    loop {
+        let key = keys::tags(snapshot, repository.ids.object());
+        match repository.store.put(&key, json.clone()).await {
+            Ok(_) => return Ok(()),
+            // G1: under a new key. Should both land, the same was said twice.
+            Err(store::Error::Unknown { .. }) if tries < TRIES_MAX => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The changes below `prefix` of the snapshots that are `wanted`.
+async fn read(repository: &Repository, prefix: &str, wanted: &BTreeSet<ObjectId>) -> Result<Changes> {
+    let mut listed = Vec::new();
+    each_listed(repository, prefix, |object| {
+        if let Some((snapshot, id)) = keys::parse_tags(&object.key)
+            && wanted.contains(&snapshot)
+        {
+            listed.push((object.key, snapshot, id));
+        }
+    })
+    .await?;
+    let mut gets = stream::iter(listed)
+        .map(|(key, snapshot, id)| async move {
+            match repository.store.get(&key, ByteRange::All).await {
+                Ok(got) => Ok(Some((key, snapshot, id, got))),
+                // Its snapshot was forgotten meanwhile.
+                Err(store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(Error::from(error)),
+            }
+        })
+        .buffer_unordered(CHANGES_AT_ONCE);
+    let mut changes = Changes::default();
+    while let Some(got) = gets.try_next().await? {
+        let Some((key, snapshot, id, got)) = got else { continue };
+        match TagChange::from_json(&got.bytes) {
+            Ok(change) => {
+                let time = effective_time(change.time, got.last_modified);
+                changes.of.entry(snapshot).or_default().push((time, id, change));
+            }
+            Err(source) => {
+                let error = Error::damaged(&key, source);
+                changes.damaged.push((key, error));
+            }
+        }
+    }
+    Ok(changes)
+}
