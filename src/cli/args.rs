@@ -9,12 +9,16 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::settings::TagWord;
+
 mod drill;
+mod keep;
 mod past;
 mod uploaded;
 mod verify;
 
 pub(super) use drill::Drill;
+pub(super) use keep::Keep;
 pub(super) use past::Past;
 pub(super) use uploaded::Uploaded;
 pub(super) use verify::Verify;
@@ -345,17 +349,9 @@ const COMMANDS: [&str; 13] = [
     "man",
 ];
 
-fn tag(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() {
-        return Err("a tag has at least one character");
-    }
-    if text.len() > 100 {
-        return Err("a tag has at most 100 bytes");
-    }
-    if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == ',') {
-        return Err("a tag has no spaces, commas or control characters");
-    }
-    Ok(text.to_owned())
+/// As in the settings.
+fn tag(text: &str) -> Result<String, String> {
+    text.parse().map(|TagWord(tag)| tag)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use super::system;
 use crate::ops::restore::{DatabaseTarget, Uploaded};
 use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, drill, restore, verify};
 
+mod keep;
+
 /// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 const MEMORY_BYTES_MIN: u64 = 96 << 20;

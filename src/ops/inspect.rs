@@ -95,38 +95,18 @@ pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result
 }
 
 fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
-    let media = snapshot.media.as_ref();
-    let streams = snapshot
-        .databases
-        .iter()
-        .flat_map(|database| &database.streams)
-        .map(|stream| stream.list.bytes);
-    let config = snapshot.config.iter().map(|item| item.bytes);
     SnapshotLine {
         id: snapshot.id.to_string(),
         time,
         server_name: snapshot.server_name.clone(),
         tags: snapshot.tags.clone(),
         late,
-        problems: problem_count(snapshot),
-        bytes: streams.chain(config).sum::<u64>() + media.map_or(0, |media| media.bytes),
+        problems: snapshot.problem_count(),
+        bytes: snapshot.raw_bytes(),
         new_bytes: snapshot.totals.new_bytes,
-        media_files: media.map_or(0, |media| media.files),
+        media_files: snapshot.media.as_ref().map_or(0, |media| media.files),
         drilled: None,
     }
-}
-
-/// Problems of the document and of single media files.
-fn problem_count(snapshot: &Snapshot) -> u64 {
-    let media = snapshot.media.as_ref().map_or(0, |media| {
-        media
-            .counts
-            .iter()
-            .filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted" | "deleted"))
-            .map(|(_, count)| count)
-            .sum()
-    });
-    snapshot.problems.len() as u64 + media
 }
 
 /// What `show` gives: the document itself; with `all_problems` those of single media files too.

@@ -21,6 +21,7 @@ pub mod inspect;
 mod items;
 pub mod owners;
 pub mod restore;
+pub mod retention;
 pub mod verify;
 
 /// What every verb is given beside its options: who looks on, and how it is told to stop.

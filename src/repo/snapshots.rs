@@ -39,6 +39,8 @@ pub struct Loaded {
     pub key: SnapshotKey,
     /// The document.
     pub snapshot: Snapshot,
+    /// Its tags: those of the document, until those that were set later are laid over them.
+    pub tags: Vec<String>,
     /// It landed after its `not_after`: it does not count (G4).
     pub late: bool,
 }
@@ -84,7 +86,8 @@ pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<L
         last_modified: got.last_modified,
         ..key.clone()
     };
-    Ok(Some(Loaded { key, snapshot, late }))
+    let tags = snapshot.tags.clone();
+    Ok(Some(Loaded { key, snapshot, tags, late }))
 }
 
 /// Read all; those that cannot be read stand beside, with what is wrong.

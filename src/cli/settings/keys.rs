@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 23] = [
+pub(super) const SINGLE: [&str; 31] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -20,6 +20,14 @@ pub(super) const SINGLE: [&str; 23] = [
     "media.url_cache",
     "media.accepted_losses",
     "files",
+    "keep.last",
+    "keep.daily",
+    "keep.weekly",
+    "keep.monthly",
+    "keep.yearly",
+    "keep.within",
+    "keep.time_zone",
+    "keep.tags",
     "limits.memory",
     "limits.connections",
     "limits.dump_jobs",
@@ -37,8 +45,7 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 5] = [
-    ("keep", "retention"),
+const LATER: [(&str, &str); 4] = [
     ("encryption", "sealing"),
     ("metrics", "metrics"),
     ("identity", "sealing"),
@@ -170,10 +177,12 @@ mod tests {
             ("synapse.memory", Unknown::Perhaps("limits.memory")),
             ("s3.x", Unknown::No),
             ("telephone", Unknown::No),
-            ("keep", Unknown::Later("retention")),
+            ("metrics", Unknown::Later("metrics")),
+            ("keep.hourly", Unknown::No),
+            ("keep.montly", Unknown::Perhaps("keep.monthly")),
             ("limits.upload_rate", Unknown::Later("a limit of the upload rate")),
             ("limits.dump_job", Unknown::Perhaps("limits.dump_jobs")),
-            ("keeper", Unknown::No),
+            ("metric", Unknown::No),
         ] {
             assert_eq!(unknown(typed), wanted, "{typed}");
         }
@@ -184,8 +193,9 @@ mod tests {
         for (typed, wanted) in [
             ("S3_ENDPONT", Unknown::Perhaps("s3.endpoint")),
             ("REPO", Unknown::No),
-            ("KEEP_LAST", Unknown::Later("retention")),
-            ("KEEPER", Unknown::No),
+            ("METRICS_PING_URL", Unknown::Later("metrics")),
+            ("METRICAL", Unknown::No),
+            ("KEEP_LATS", Unknown::Perhaps("keep.last")),
             ("IDENTITY", Unknown::Later("sealing")),
             ("LIMITS_UPLOAD_RATE", Unknown::Later("a limit of the upload rate")),
         ] {

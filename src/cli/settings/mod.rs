@@ -18,7 +18,7 @@ mod keys;
 mod overlay;
 mod values;
 
-pub(super) use values::{AbsolutePath, ByteSize, Connections, Days, Jobs, LockWord, TimeSpan};
+pub(super) use values::{AbsolutePath, ByteSize, Connections, Count, Days, Jobs, LockWord, TagWord, TimeSpan, Zone};
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
 const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
@@ -38,6 +38,8 @@ pub(super) struct Settings {
     pub(super) media: Media,
     pub(super) databases: Option<Vec<Database>>,
     pub(super) files: Option<Vec<AbsolutePath>>,
+    #[serde(default, deserialize_with = "section")]
+    pub(super) keep: Keep,
     #[serde(default, deserialize_with = "section")]
     pub(super) limits: Limits,
     #[serde(default, deserialize_with = "section")]
@@ -101,6 +103,20 @@ impl Drop for Database {
     fn drop(&mut self) {
         self.url.zeroize();
     }
+}
+
+/// Which snapshots stay when `prune` forgets.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keep {
+    pub(super) last: Option<Count>,
+    pub(super) daily: Option<Count>,
+    pub(super) weekly: Option<Count>,
+    pub(super) monthly: Option<Count>,
+    pub(super) yearly: Option<Count>,
+    pub(super) within: Option<TimeSpan>,
+    pub(super) time_zone: Option<Zone>,
+    pub(super) tags: Option<Vec<TagWord>>,
 }
 
 /// Bounds of a run.

@@ -5,10 +5,10 @@
 
 use std::str::FromStr;
 
+use super::Settings;
 use super::error::later;
 use super::keys::{self, Unknown};
 use super::values::boolean;
-use super::{AbsolutePath, Settings};
 use crate::cli::environment::Environment;
 use crate::ops;
 
@@ -75,7 +75,7 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "s3.profile" => settings.s3.profile = Some(value.to_owned()),
         "s3.provider" => settings.s3.provider = Some(value.to_owned()),
         "s3.storage_class" => settings.s3.storage_class = Some(value.to_owned()),
-        "synapse.config" => settings.synapse.config = Some(paths(value)?),
+        "synapse.config" => settings.synapse.config = Some(list(value)?),
         "synapse.working_directory" => settings.synapse.working_directory = Some(value.parse()?),
         "media.thumbnails" => settings.media.thumbnails = Some(boolean(value)?),
         "media.remote" => settings.media.remote = Some(boolean(value)?),
@@ -84,7 +84,15 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "limits.dump_jobs" => settings.limits.dump_jobs = Some(value.parse()?),
         "limits.load_jobs" => settings.limits.load_jobs = Some(value.parse()?),
         "limits.media_time" => settings.limits.media_time = Some(value.parse()?),
-        "files" => settings.files = Some(paths(value)?),
+        "files" => settings.files = Some(list(value)?),
+        "keep.last" => settings.keep.last = Some(value.parse()?),
+        "keep.daily" => settings.keep.daily = Some(value.parse()?),
+        "keep.weekly" => settings.keep.weekly = Some(value.parse()?),
+        "keep.monthly" => settings.keep.monthly = Some(value.parse()?),
+        "keep.yearly" => settings.keep.yearly = Some(value.parse()?),
+        "keep.within" => settings.keep.within = Some(value.parse()?),
+        "keep.time_zone" => settings.keep.time_zone = Some(value.parse()?),
+        "keep.tags" => settings.keep.tags = Some(list(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),
         "limits.connections" => settings.limits.connections = Some(value.parse()?),
         "object_lock.mode" => settings.object_lock.mode = Some(value.parse()?),
@@ -96,12 +104,12 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn paths(value: &str) -> Result<Vec<AbsolutePath>, String> {
+fn list<T: FromStr>(value: &str) -> Result<Vec<T>, T::Err> {
     value
         .split(',')
         .map(str::trim)
         .filter(|word| !word.is_empty())
-        .map(AbsolutePath::from_str)
+        .map(T::from_str)
         .collect()
 }
 
@@ -113,7 +121,8 @@ mod tests {
     fn every_single_key_can_be_set_by_the_environment() {
         for path in keys::SINGLE {
             // One of these is good for each kind of key.
-            let tried = ["/a,/b", "true", "64MiB", "7", "6h", "governance"].map(|value| set(&mut Settings::default(), path, value));
+            let tried = ["/a,/b", "true", "64MiB", "7", "6h", "governance", "Europe/Berlin"]
+                .map(|value| set(&mut Settings::default(), path, value));
             assert!(tried.iter().any(Result::is_ok), "{path}: {tried:?}");
         }
     }

@@ -35,6 +35,7 @@ files: [ /etc/mas ]
 limits: { memory: 256MiB, connections: 8 }
 postgres: { pg_dump: /usr/lib/postgresql/15/bin/pg_dump }
 object_lock: { mode: governance, days: 30 }
+keep: { last: 3, daily: 7, weekly: 5, monthly: 12, yearly: 0, within: 30d, time_zone: Europe/Berlin, tags: [forever] }
 ";
 
 #[test]
@@ -76,8 +77,17 @@ fn mistakes_are_named_with_their_place() {
             "f.yaml:2:5: unknown key `databases.nmae`; did you mean `databases.name`?",
         ),
         (
-            "keep: { last: 3 }\n",
-            "f.yaml:1:1: `keep` is a setting for retention, which this version does not have",
+            "metrics: { ping_url: x }\n",
+            "f.yaml:1:1: `metrics` is a setting for metrics, which this version does not have",
+        ),
+        (
+            "keep:\n  time_zone: Mars/Olympus\n",
+            "f.yaml:2:14: `Mars/Olympus` is not a time zone: write its name, as in Europe/Berlin or UTC",
+        ),
+        ("keep: { last: some }\n", "f.yaml:1:15: `some` is not a number from 0 to 4294967295"),
+        (
+            "keep: { tags: [a b] }\n",
+            "f.yaml:1:16: a tag has no spaces, commas or control characters",
         ),
         (
             "limits:\n  upload_rate: 3\n",

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 
 use crate::store::versions::LockMode;
@@ -39,6 +40,21 @@ pub(in crate::cli) struct LockWord(pub(in crate::cli) LockMode);
 /// Whole days, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Days(pub(in crate::cli) u32);
+
+/// How many snapshots; zero is a number too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Count(pub(in crate::cli) u32);
+
+/// A time zone by its IANA name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct Zone(pub(in crate::cli) TimeZone);
+
+/// A tag of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::cli) struct TagWord(pub(in crate::cli) String);
+
+/// Tags stand in tables, in lists with commas, and in the names of nothing.
+const TAG_BYTES_MAX: usize = 100;
 
 /// Nobody means a retention of more than a hundred years, and in compliance mode nobody could take it back.
 const DAYS_MAX: u32 = 36_500;
@@ -136,6 +152,41 @@ impl FromStr for LockWord {
     }
 }
 
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().parse().map(Self);
+        number.map_err(|_| format!("`{}` is not a number from 0 to {}", shown(text), u32::MAX))
+    }
+}
+
+impl FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let zone = TimeZone::get(text.trim()).map(Self);
+        zone.map_err(|_| format!("`{}` is not a time zone: write its name, as in Europe/Berlin or UTC", shown(text)))
+    }
+}
+
+impl FromStr for TagWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a tag has at least one character".into());
+        }
+        if text.len() > TAG_BYTES_MAX {
+            return Err(format!("a tag has at most {TAG_BYTES_MAX} bytes"));
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == ',') {
+            return Err("a tag has no spaces, commas or control characters".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 impl FromStr for Days {
     type Err = String;
 
@@ -147,7 +198,7 @@ impl FromStr for Days {
     }
 }
 
-const SECONDS: [(&str, u64); 8] = [
+const SECONDS: [(&str, u64); 11] = [
     ("s", 1),
     ("min", 60),
     ("m", 60),
@@ -156,6 +207,9 @@ const SECONDS: [(&str, u64); 8] = [
     ("seconds", 1),
     ("minutes", 60),
     ("hours", 3_600),
+    ("days", 86_400),
+    ("w", 604_800),
+    ("weeks", 604_800),
 ];
 
 impl FromStr for TimeSpan {
@@ -226,6 +280,24 @@ impl<'de> Deserialize<'de> for LockWord {
     }
 }
 
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TagWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for Days {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
@@ -249,6 +321,8 @@ mod tests {
             ("90 min", Some(5_400)),
             ("30s", Some(30)),
             ("1d", Some(86_400)),
+            ("30 days", Some(2_592_000)),
+            ("2w", Some(1_209_600)),
             ("6", None),
             ("0h", None),
             ("h", None),

@@ -82,6 +82,22 @@ impl Snapshot {
         streams.chain(config).chain(self.media.iter().map(|media| &media.shards))
     }
 
+    /// Raw bytes of everything in it.
+    pub fn raw_bytes(&self) -> u64 {
+        let streams = self.databases.iter().flat_map(|database| &database.streams);
+        let streams = streams.map(|stream| stream.list.bytes);
+        let config = self.config.iter().map(|item| item.bytes);
+        let media = self.media.iter().map(|media| media.bytes);
+        streams.chain(config).chain(media).fold(0, u64::saturating_add)
+    }
+
+    /// Problems of the document and of single media files.
+    pub fn problem_count(&self) -> u64 {
+        let counts = self.media.iter().flat_map(|media| &media.counts);
+        let problems = counts.filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted" | "deleted"));
+        problems.fold(self.problems.len() as u64, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
     fn validate(&self) -> Result<()> {
         for (at, list) in self.lists().enumerate() {
             if let Some(field) = list.wrong_field() {
