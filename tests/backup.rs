@@ -23,6 +23,8 @@ mod tree;
 mod bases;
 #[path = "backup/cancel.rs"]
 mod cancel;
+#[path = "backup/copy.rs"]
+mod copy;
 #[path = "backup/drill.rs"]
 mod drill;
 #[path = "backup/dump.rs"]

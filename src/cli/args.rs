@@ -11,12 +11,14 @@ use clap_complete::Shell;
 
 use super::settings::TagWord;
 
+mod copy;
 mod drill;
 mod keep;
 mod past;
 mod uploaded;
 mod verify;
 
+pub(super) use copy::Copy;
 pub(super) use drill::Drill;
 pub(super) use keep::Keep;
 pub(super) use past::Past;
@@ -153,6 +155,9 @@ pub(super) enum Command {
     /// Bring a snapshot back on trial, and compare.
     #[command(after_long_help = drill::HELP)]
     Drill(Drill),
+    /// Copy snapshots into another repository.
+    #[command(after_long_help = copy::HELP)]
+    Copy(Copy),
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor,
@@ -180,6 +185,7 @@ impl Command {
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
+            Self::Copy(_) => "copy",
             Self::Doctor => "doctor",
             Self::Extend => "extend",
             Self::Completions(_) => "completions",
@@ -333,7 +339,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "init",
     "backup",
     "snapshots",
@@ -343,6 +349,7 @@ const COMMANDS: [&str; 13] = [
     "restore",
     "verify",
     "drill",
+    "copy",
     "doctor",
     "extend",
     "completions",
@@ -404,7 +411,6 @@ mod tests {
         for line in [
             "x forget 3f",
             "x prune",
-            "x copy --to file:///x",
             "x stats",
             "x tag latest +x",
             "x adopt --all",

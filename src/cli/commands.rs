@@ -19,6 +19,7 @@ use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
 
+mod copy;
 mod drill;
 mod extend;
 
@@ -45,6 +46,7 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Restore(words) => restore(words, session).await,
         Command::Verify(words) => verify(words, session).await,
         Command::Drill(words) => drill::drill(words, session).await,
+        Command::Copy(words) => copy::copy(words, session).await,
         Command::Doctor => doctor(session).await,
         Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),

@@ -2,7 +2,7 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, backup, doctor, drill, extend, inspect, restore, verify};
+use crate::ops::{self, ErrorKind, backup, copy, doctor, drill, extend, inspect, restore, verify};
 use crate::{repo, store};
 
 /// Done.
@@ -43,6 +43,13 @@ pub(super) enum Outcome {
     Verified(verify::Report),
     /// `drill`.
     Drilled(drill::Report),
+    /// `copy`.
+    Copied {
+        /// What was done, or would be.
+        report: copy::Report,
+        /// Nothing was sent.
+        dry_run: bool,
+    },
     /// `doctor`.
     Examined(doctor::Report),
     /// `extend`.
@@ -62,6 +69,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
         }
         Outcome::Extended(report) => found(report.object_lock.failed == 0, PROBLEMS),
         Outcome::Restored { report, .. } => found(report.problems.is_empty(), PROBLEMS),
+        Outcome::Copied { report, .. } => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Drilled(report) => found(report.passed, FAILED),

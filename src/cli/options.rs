@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
 use crate::ops::restore::{DatabaseTarget, Uploaded};
-use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, doctor, drill, restore, verify};
+use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doctor, drill, restore, verify};
 
 mod keep;
 
@@ -130,6 +130,21 @@ impl Given<'_> {
     /// Not /tmp, which may be memory.
     fn scratch_folder(&self) -> PathBuf {
         self.environment.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp"))
+    }
+
+    /// For `copy`.
+    pub(super) fn copy(&self, words: &args::Copy) -> Result<copy::Options, Error> {
+        let choice = match words.since {
+            Some(since) => copy::Choice::Since(since),
+            None if words.all => copy::Choice::All,
+            None if words.snapshots.is_empty() => copy::Choice::Named(vec!["latest".into()]),
+            None => copy::Choice::Named(words.snapshots.clone()),
+        };
+        Ok(copy::Options {
+            choice,
+            dry_run: words.dry_run,
+            limits: self.limits()?,
+        })
     }
 
     /// For `doctor`.

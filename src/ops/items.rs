@@ -4,6 +4,7 @@
 //! Names are text for people and scripts; what restores works on the documents themselves.
 
 use anyhow::Context;
+use bytes::Bytes;
 use futures::stream::StreamExt;
 
 use super::{Error, Run};
@@ -36,6 +37,8 @@ pub(crate) const DELETED: &str = "deleted";
 pub(crate) struct WalkedShard {
     pub(crate) shard: ShardRef,
     pub(crate) entries: Result<Shard, repo::Error>,
+    /// As it is stored; nothing where it is lost.
+    pub(crate) bytes: Bytes,
 }
 
 /// The shards of a snapshot's media whose paths may begin with `prefix`, in order, `each` told of one after the other.
@@ -97,13 +100,14 @@ async fn walk_shards(
         })
         .collect();
     for (shard, blob) in chosen.into_iter().zip(reader.fetch(&wanted).await?) {
+        let bytes = blob.as_ref().map(Bytes::clone).unwrap_or_default();
         let entries = blob.and_then(|bytes| {
             decode_shard(&bytes).map_err(|source| repo::Error::Damaged {
                 key: format!("shard {}", shard.blob),
                 source,
             })
         });
-        each(WalkedShard { shard, entries }).await?;
+        each(WalkedShard { shard, entries, bytes }).await?;
     }
     Ok(())
 }

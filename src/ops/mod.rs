@@ -13,6 +13,7 @@ use crate::progress::Progress;
 
 pub mod backup;
 mod connect;
+pub mod copy;
 mod debug;
 pub mod doctor;
 pub mod drill;

@@ -22,6 +22,7 @@ pub mod reader;
 pub mod snapshots;
 pub mod sweep;
 pub mod tags;
+pub mod transfer;
 pub mod walk;
 pub mod writer;
 

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
@@ -75,6 +76,11 @@ pub async fn list(repository: &Repository) -> Result<Vec<SnapshotKey>> {
 
 /// Read one. `None`: it was forgotten meanwhile.
 pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<Loaded>> {
+    Ok(load_object(repository, key).await?.map(|(loaded, _)| loaded))
+}
+
+/// The same, with the object as it is, for who writes it again.
+pub async fn load_object(repository: &Repository, key: &SnapshotKey) -> Result<Option<(Loaded, Bytes)>> {
     let got = match repository.store.get(&key.key, ByteRange::All).await {
         Ok(got) => got,
         Err(store::Error::NotFound { .. }) => return Ok(None),
@@ -87,7 +93,8 @@ pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<L
         ..key.clone()
     };
     let tags = snapshot.tags.clone();
-    Ok(Some(Loaded { key, snapshot, tags, late }))
+    let loaded = Loaded { key, snapshot, tags, late };
+    Ok(Some((loaded, got.bytes)))
 }
 
 /// Read all; those that cannot be read stand beside, with what is wrong.

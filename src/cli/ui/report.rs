@@ -66,6 +66,7 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
             "problems": serde_json::to_value(&report.problems)?,
         }),
         Outcome::Restored { report, .. } => serde_json::to_value(report)?,
+        Outcome::Copied { report, .. } => serde_json::to_value(report)?,
         Outcome::Verified(report) => serde_json::to_value(report)?,
         Outcome::Drilled(report) => serde_json::to_value(report)?,
         Outcome::Examined(report) => serde_json::to_value(report)?,

@@ -12,6 +12,7 @@ use crate::format::snapshot::Problem;
 use crate::ops::{backup, restore, verify};
 use crate::store::counters::Totals;
 
+mod copy;
 mod drill;
 mod extend;
 
@@ -48,6 +49,10 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             drill::drilled(&mut out, report, colour);
             (report.problems.as_slice(), report.problems.len() as u64, None)
         }
+        Outcome::Copied { report, dry_run } => {
+            copy::copied(&mut out, report, *dry_run, colour);
+            (report.problems.as_slice(), report.problems.len() as u64, None)
+        }
         Outcome::Created { url } => {
             let _ = writeln!(out, "created a repository at {}", escaped(url));
             (&[][..], 0, None)
@@ -57,7 +62,12 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
     };
     if matches!(
         outcome,
-        Outcome::BackedUp(_) | Outcome::Restored { .. } | Outcome::Verified(_) | Outcome::Drilled(_) | Outcome::Extended(_)
+        Outcome::BackedUp(_)
+            | Outcome::Restored { .. }
+            | Outcome::Verified(_)
+            | Outcome::Copied { .. }
+            | Outcome::Drilled(_)
+            | Outcome::Extended(_)
     ) {
         went(&mut out, totals, time);
     }

@@ -111,8 +111,9 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
         let lost = structure::check_snapshot(&reader, snapshot, &bad, &mut report, &mut findings, run)
             .await
             .with_context(|| format!("check snapshot {}", snapshot.id))?;
-        // Where nothing is lost, `prune` has moved what was in them.
-        for id in snapshot.packs.iter().filter(|id| lost && gone.contains(id)) {
+        // Where nothing is lost, `prune` has moved what was in them; a snapshot that was copied here names those of its origin.
+        let is_ours = snapshot.repository == repository.info().id;
+        for id in snapshot.packs.iter().filter(|id| lost && is_ours && gone.contains(id)) {
             findings.add(format!("packs/{id}"), "it is gone", Some(snapshot));
         }
     }

@@ -79,6 +79,9 @@ fn decode(got: &[u8], offset: u64, blobs: &[BlobEntry]) -> Vec<(BlobId, std::res
         let raw = slice(got, u64::from(frame[0].frame_offset).saturating_sub(offset), frame[0].frame_length)
             .and_then(|bytes| decoder.decode(bytes).map_err(|error| error.to_string()))
             .map(Bytes::from);
+        // A few blobs of a large frame would keep all of it in memory: they are copied out.
+        let wanted: usize = frame.iter().map(|blob| blob.raw_length as usize).sum();
+        let sparse = raw.as_ref().is_ok_and(|raw| wanted < raw.len() / 2);
         for blob in frame {
             let bytes = raw.as_ref().map_err(Clone::clone).and_then(|raw| {
                 let start = blob.offset_in_frame as usize;
@@ -86,7 +89,11 @@ fn decode(got: &[u8], offset: u64, blobs: &[BlobEntry]) -> Vec<(BlobId, std::res
                 if BlobId::of(bytes) != blob.id {
                     return Err("its bytes have another SHA-256".to_owned());
                 }
-                Ok(raw.slice(start..start + bytes.len()))
+                Ok(if sparse {
+                    Bytes::copy_from_slice(bytes)
+                } else {
+                    raw.slice(start..start + bytes.len())
+                })
             });
             decoded.push((blob.id, bytes));
         }

@@ -205,6 +205,11 @@ impl Writer {
         Claim::New
     }
 
+    /// Does somebody in this session bring this blob? Who does relies on its pack.
+    pub fn is_claimed(&self, id: &BlobId) -> bool {
+        lock(&self.inner.claims).get(id).is_some()
+    }
+
     /// Permission to hold so many raw and compressed bytes; waits until others have let go of theirs.
     pub async fn work(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes.div_ceil(1024))

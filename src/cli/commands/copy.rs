@@ -1,0 +1,24 @@
+//! `copy`: the one command with two repositories.
+//!
+//! The other one is reached by the settings of `--to-config`, or else by those of this call.
+
+use super::{Outcome, Session};
+use crate::cli::environment::Environment;
+use crate::cli::{args, connect, settings};
+use crate::ops;
+
+pub(super) async fn copy(words: &args::Copy, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().copy(words)?;
+    let theirs = match &words.to_config {
+        // Variables of the environment speak of the source.
+        Some(file) => Some(settings::load(Some(file), &Environment::default())?),
+        None => None,
+    };
+    let source = session.open().await?;
+    let destination = connect::open(&words.to, theirs.as_ref().unwrap_or(session.settings), session.counters).await?;
+    let report = ops::copy::copy(&source, &destination, &options, &session.run).await?;
+    Ok(Outcome::Copied {
+        report,
+        dry_run: words.dry_run,
+    })
+}
