@@ -4,10 +4,12 @@
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential cmake && rm -rf /var/lib/apt/lists/*
+# The list of what is inside is in the program itself: `cargo audit bin` and image scanners read it.
+RUN --mount=type=cache,target=/usr/local/cargo/registry cargo install --locked cargo-auditable@0.7.7
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked && cp target/release/synapse-backup /synapse-backup
+    cargo auditable build --release --locked && cp target/release/synapse-backup /synapse-backup
 
 FROM debian:bookworm-slim
 # pg_dump must not be older than the server: PGDG's newest dumps every supported version.
