@@ -17,6 +17,7 @@ pub mod commit;
 pub mod drills;
 pub mod extend;
 
+pub mod old_versions;
 pub mod open;
 pub mod reader;
 pub mod snapshots;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use synapse_backup::store::s3::{self, S3Options};
 use synapse_backup::store::versions::{ObjectLock, Version};
 use synapse_backup::store::{Error, Store};
@@ -71,12 +71,24 @@ impl Bucket {
 
     /// End a governance retention earlier, which only the owner may: as if time had passed.
     pub(crate) async fn shorten(&self, key: &str, until: Timestamp) {
+        self.hold(key, None, until).await;
+    }
+
+    /// The same with one version, which is held no longer.
+    pub(crate) async fn release(&self, key: &str, version: &str) {
+        let now = self.store().await.list_page("probe/", None).await.unwrap().date;
+        self.hold(key, Some(version.to_owned()), now + SignedDuration::from_secs(2)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    }
+
+    async fn hold(&self, key: &str, version: Option<String>, until: Timestamp) {
         let held = ObjectLockRetention::builder()
             .mode(ObjectLockRetentionMode::Governance)
             .retain_until_date(DateTime::from_secs(until.as_second()))
             .build();
         let client = minio::shared().client();
         let request = client.put_object_retention().bucket(&self.name).key(format!("{PREFIX}/{key}"));
+        let request = request.set_version_id(version);
         request.retention(held).bypass_governance_retention(true).send().await.unwrap();
     }
 

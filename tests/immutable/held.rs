@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
 use synapse_backup::ops::extend;
+use synapse_backup::repo::old_versions::{Do, clear};
 use synapse_backup::store::Store;
 use synapse_backup::store::versions::{LockMode, ObjectLock, Retention};
 
@@ -120,4 +121,44 @@ async fn without_object_lock_in_the_settings_extend_is_a_wrong_call() {
     assert!(refused.is_err(), "{refused:?}");
     let error = extend::extend(&reopen(store).await, LIMITS, &run()).await.unwrap_err();
     assert!(error.to_string().contains("no retention could be extended"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_gives_its_bytes_back_when_nothing_holds_it_any_more() {
+    let bucket = Bucket::locked(DAYS).await;
+    let home = Home::new();
+    let repository = init(bucket.store_as("writer").await).await;
+    backup(&repository, &home).await;
+    let pruner = reopen(bucket.store_as("pruner").await).await;
+    let all = keys(&**pruner.store()).await;
+    let packs: Vec<&String> = all.iter().filter(|key| key.starts_with(keys::PACKS)).collect();
+    // As prune does it; one more is overwritten, which only a stranger does.
+    let (deleted, overwritten) = (packs[0], packs[1]);
+    pruner.store().delete(deleted).await.unwrap();
+    pruner
+        .store()
+        .put(overwritten, bytes::Bytes::from_static(b"strange"))
+        .await
+        .unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+
+    let young = clear(&pruner, SignedDuration::from_hours(1), Do::Apply, 4).await.unwrap().unwrap();
+    assert_eq!((young.versions, young.young, young.overwritten), (0, 1, 1), "{young:?}");
+    let held = clear(&pruner, SignedDuration::ZERO, Do::Apply, 4).await.unwrap().unwrap();
+    assert_eq!((held.versions, held.held), (0, 1), "{held:?}");
+    let version = bucket
+        .versions()
+        .await
+        .into_iter()
+        .find(|one| one.key == *deleted && one.bytes.is_some())
+        .unwrap();
+    bucket.release(deleted, &version.id).await;
+    let planned = clear(&pruner, SignedDuration::ZERO, Do::Plan, 4).await.unwrap().unwrap();
+    assert_eq!((planned.versions, planned.bytes), (2, version.bytes.unwrap()));
+    let cleared = clear(&pruner, SignedDuration::ZERO, Do::Apply, 4).await.unwrap().unwrap();
+    assert_eq!(cleared, planned);
+    assert_eq!(cleared.overwritten_keys, [overwritten.clone()]);
+    let left = bucket.versions().await;
+    assert!(left.iter().all(|one| one.key != *deleted), "{left:?}");
+    assert_eq!(left.iter().filter(|one| one.key == *overwritten).count(), 2);
 }
