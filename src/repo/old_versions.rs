@@ -68,7 +68,9 @@ pub async fn clear(repository: &Repository, age: SignedDuration, what: Do, at_on
             due.extend(due_of_key(&of_key, before, &mut cleared));
         }
         if what == Do::Plan {
-            due.iter().for_each(|version| cleared.count(version));
+            for version in &due {
+                cleared.count(version);
+            }
         } else {
             delete(versions, due, at_once, &mut cleared).await;
         }
@@ -158,8 +160,8 @@ mod tests {
     #[test]
     fn only_what_was_hidden_long_ago_is_due() {
         let before = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100);
-        let cases: [(&str, &[(i64, bool)], &[&str]); 9] = [
-            ("packs/00/there", &[(1, true)], &[]),
+        let cases = [
+            ("packs/00/there", &[(1, true)][..], &[][..]),
             ("packs/00/deleted", &[(90, false), (1, true)], &["1", "0"]),
             ("packs/00/deleted lately", &[(101, false), (1, true)], &[]),
             ("packs/00/overwritten", &[(90, true), (1, true)], &[]),
