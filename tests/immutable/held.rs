@@ -157,7 +157,7 @@ async fn what_was_deleted_gives_its_bytes_back_when_nothing_holds_it_any_more() 
     assert_eq!((planned.versions, planned.bytes), (2, version.bytes.unwrap()));
     let cleared = clear(&pruner, SignedDuration::ZERO, Do::Apply, 4).await.unwrap().unwrap();
     assert_eq!(cleared, planned);
-    assert_eq!(cleared.overwritten_keys, [overwritten.clone()]);
+    assert_eq!(&cleared.overwritten_keys, std::slice::from_ref(overwritten));
     let left = bucket.versions().await;
     assert!(left.iter().all(|one| one.key != *deleted), "{left:?}");
     assert_eq!(left.iter().filter(|one| one.key == *overwritten).count(), 2);
