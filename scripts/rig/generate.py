@@ -94,7 +94,8 @@ class Generator:
         self.days += 1
         self._events(max(1, int(self.events * share)))
         self._sql(SCATTERED % {"day": self.days})
-        self.media(media_mib)
+        if media_mib:
+            self.media(media_mib)
 
     def _events(self, count: int) -> None:
         first, last = self.events, self.events + count - 1
