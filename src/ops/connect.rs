@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::Tools as Options;
-use crate::synapse::postgres::tools::ToolOptions;
+use crate::format::snapshot::Database;
+use crate::synapse::postgres::tools::{ToolOptions, Version};
 use crate::synapse::postgres::{ConnInfo, RunAs, Surroundings, Tools};
 use crate::synapse::{Engine, Homeserver, Role};
 
@@ -77,6 +78,11 @@ pub(super) fn sources(homeserver: &Homeserver, further: &[(String, String)], opt
         });
     }
     Ok(sources)
+}
+
+/// The version of the `pg_dump` that wrote the streams, as the snapshot remembers it.
+pub(super) fn archive_version(database: &Database) -> Version {
+    Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
 }
 
 /// A connection that the user has spelled out.

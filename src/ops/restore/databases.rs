@@ -18,7 +18,6 @@ use crate::repo::reader::Reader;
 use crate::synapse::config;
 use crate::synapse::postgres::load::{Content, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::tools::Version;
 use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
 use crate::synapse::{DatabaseConfig, Engine};
 
@@ -197,7 +196,7 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
         )
         .into());
     }
-    tools.pg_restore(archive_version(database))?;
+    tools.pg_restore(connect::archive_version(database))?;
     if options.create_database && !options.dry_run {
         target::create_database(&target.info, tools, Some(&database.owner)).await?;
     }
@@ -224,9 +223,4 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     }
     session.close().await;
     Ok(load)
-}
-
-/// The version of the `pg_dump` that wrote the streams, as the snapshot remembers it.
-pub(super) fn archive_version(database: &Database) -> Version {
-    Version::of_program(&format!("pg_dump (PostgreSQL) {}", database.pg_dump_version)).unwrap_or(Version { major: 0, minor: 0 })
 }

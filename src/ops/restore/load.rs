@@ -9,9 +9,9 @@ use anyhow::Context;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::Options;
-use super::databases::{Checked, archive_version};
+use super::databases::Checked;
 use crate::format::snapshot::{Database, Snapshot, Stream};
-use crate::ops::connect::LOCK_SECONDS;
+use crate::ops::connect::{LOCK_SECONDS, archive_version};
 use crate::ops::{Error, Run};
 use crate::repo::reader::Reader;
 use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
@@ -152,9 +152,10 @@ async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<u64> {
     let facts = &task.database.facts;
     check::refresh(&mut session, &facts.materialized_views).await?;
     let expected = expected(task.database);
-    let mut second = Session::open(&task.info, task.tools, Purpose::Write, LOCK_SECONDS).await?;
-    futures::future::try_join(check::analyze(&mut second), check::compare(&mut session, &expected)).await?;
-    second.close().await;
+    let others = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, LOCK_SECONDS));
+    let mut others = futures::future::try_join_all(others).await?;
+    futures::future::try_join(check::analyze(&mut others), check::compare(&mut session, &expected)).await?;
+    futures::future::join_all(others.into_iter().map(Session::close)).await;
     let one_time_keys = target::empty_one_time_keys(&mut session).await?;
     if one_time_keys > 0 {
         tracing::warn!(

@@ -3,13 +3,19 @@
 //! Facts were read in the moment of the dump, so every counted table must have exactly that many rows, and no sequence
 //! may be behind. A difference is an error that names the table: it is a fault of a program, not of the data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
 use super::facts::measured;
 use super::session::Session;
 use super::{Error, sql};
+
+/// A table of this size is looked at by a statement of its own: a sample of it takes a tenth of a second and more.
+const ALONE_BYTES_MIN: u64 = 8 << 20;
+/// Smaller tables looked at by one statement.
+const TABLES_PER_ANALYZE: usize = 64;
 
 /// What must be there, by `schema.name` as the facts of a snapshot have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +40,13 @@ impl Named {
     fn quoted(&self) -> String {
         sql::qualified(&self.schema, &self.name)
     }
+}
+
+#[derive(Deserialize)]
+struct Sized {
+    schema: String,
+    name: String,
+    bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -130,14 +143,34 @@ fn is_too_early(error: &Error) -> bool {
     matches!(error, Error::Statement { sqlstate, .. } if sqlstate == "55000")
 }
 
-/// Let the planner know what was loaded: without it the first hours are slow.
-pub async fn analyze(session: &mut Session) -> Result<(), Error> {
-    session.execute("ANALYZE", "ANALYZE").await
+/// Let the planner know what was loaded: without it the first hours are slow. As a plain `ANALYZE` does it, but by all
+/// of these sessions, large tables first.
+pub async fn analyze(sessions: &mut [Session]) -> Result<(), Error> {
+    let Some(first) = sessions.first_mut() else { return Ok(()) };
+    let tables: Vec<Sized> = first.query("the list of tables", ANALYZED).await?;
+    let (large, small): (Vec<Sized>, Vec<Sized>) = tables.into_iter().partition(|table| table.bytes >= ALONE_BYTES_MIN);
+    let lots = large.chunks(1).chain(small.chunks(TABLES_PER_ANALYZE)).map(|lot| {
+        let names: Vec<String> = lot.iter().map(|table| sql::qualified(&table.schema, &table.name)).collect();
+        format!("ANALYZE {}", names.join(", "))
+    });
+    let lots: Mutex<VecDeque<String>> = Mutex::new(lots.collect());
+    let next = || lots.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = sessions.iter_mut().map(|session| async {
+        while let Some(statement) = next() {
+            session.execute("ANALYZE", &statement).await?;
+        }
+        Ok(())
+    });
+    futures::future::try_join_all(work).await.map(drop)
 }
 
 pub(super) const TABLES: &str = "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2";
+/// The catalogs too, which a load fills as well; not those that all databases share.
+const ANALYZED: &str = "SELECT n.nspname AS schema, c.relname AS name, coalesce(pg_catalog.pg_table_size(c.oid), 0) AS bytes \
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND NOT c.relisshared ORDER BY 3 DESC";
 const SEQUENCES: &str = "SELECT schemaname AS schema, sequencename AS name, last_value AS value, increment_by > 0 AS rising \
     FROM pg_catalog.pg_sequences";
 const VIEWS: &str = "SELECT schemaname AS schema, matviewname AS name FROM pg_catalog.pg_matviews WHERE schemaname !~ '^pg_' ORDER BY 1, 2";

@@ -83,6 +83,13 @@ impl Session {
         Ok(session)
     }
 
+    /// One more session through settings that [`Session::open`] has found to be without a pooler.
+    pub async fn open_another(info: &ConnInfo, tools: &Tools, purpose: Purpose, lock_seconds: u64) -> Result<Self, Error> {
+        let mut session = Self::connect(info, tools).await?;
+        session.settle(purpose, lock_seconds).await?;
+        Ok(session)
+    }
+
     /// Connect and ask the server who it is. Nothing is set yet: behind a pooler it would be set for others.
     pub(super) async fn connect(info: &ConnInfo, tools: &Tools) -> Result<Self, Error> {
         let mut command = info.command(&tools.psql()?.path);
