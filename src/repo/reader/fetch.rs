@@ -107,3 +107,32 @@ fn slice(bytes: &[u8], offset: u64, length: u32) -> std::result::Result<&[u8], S
         .get(start..start.saturating_add(length as usize))
         .ok_or_else(|| "the pack is cut short".to_owned())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::format::frame::FrameEncoder;
+
+    #[test]
+    fn of_a_frame_that_is_mostly_not_wanted_only_the_blobs_stay_in_memory() {
+        let raw: Vec<u8> = (0..8_u32 << 10).map(|n| (n % 251) as u8).collect();
+        let frame = FrameEncoder::new(3).unwrap().encode(&[&raw]).unwrap();
+        let entry = |at: usize| BlobEntry {
+            id: BlobId::of(&raw[at << 10..(at + 1) << 10]),
+            frame_offset: 0,
+            frame_length: u32::try_from(frame.len()).unwrap(),
+            offset_in_frame: u32::try_from(at << 10).unwrap(),
+            raw_length: 1 << 10,
+        };
+        for (wanted, shared) in [(vec![2, 5], false), (vec![0, 1, 2, 3, 4, 5], true)] {
+            let entries: Vec<BlobEntry> = wanted.iter().map(|at| entry(*at)).collect();
+            let blobs: Vec<Bytes> = decode(&frame, 0, &entries).into_iter().map(|(_, blob)| blob.unwrap()).collect();
+            for (at, blob) in wanted.iter().zip(&blobs) {
+                assert_eq!(blob[..], raw[at << 10..(at + 1) << 10]);
+            }
+            let distance = (blobs[1].as_ptr() as usize).wrapping_sub(blobs[0].as_ptr() as usize);
+            assert_eq!(distance == (wanted[1] - wanted[0]) << 10, shared, "{wanted:?}");
+        }
+    }
+}
