@@ -105,6 +105,7 @@ async fn assert_whole(repository: &Repository) {
     let options = verify::Options {
         snapshot: None,
         read_data_percent: Some(100),
+        tools: None,
         limits: LIMITS,
     };
     let report = verify::verify(repository, &options, &run()).await.unwrap();

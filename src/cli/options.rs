@@ -100,6 +100,7 @@ impl Given<'_> {
         Ok(verify::Options {
             snapshot: words.snapshot.clone(),
             read_data_percent: words.read_data,
+            tools: Some(self.tools()),
             limits: self.limits()?,
         })
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
+use synapse_backup::format::snapshot::{ProblemKind, encode};
 use synapse_backup::ops;
 use synapse_backup::ops::backup::Options;
 use synapse_backup::store::memory::Memory;
@@ -14,7 +16,7 @@ use crate::cluster::{Cluster, shared};
 use crate::homeserver::{Home, copy_of, noise};
 use crate::hook::At;
 use crate::processes::{kill, of_database};
-use crate::rig::{backup, fresh_in, keys_of, listed, memory, options, run_with, try_backup, verify};
+use crate::rig::{backup, document, fresh_in, key_of, keys_of, listed, memory, named, options, run_with, try_backup, verify};
 
 /// A homeserver whose dump has some 50 MB that hardly compress, so that uploads are open when something happens to it.
 pub(crate) fn large() -> Home {
@@ -249,4 +251,25 @@ async fn a_database_that_cannot_be_reached_is_told_with_its_reason() {
         assert!(error.contains(words), "{error}");
         assert_nothing_is_left(&memory, &home).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_too_early_is_named_though_every_blob_is_good() {
+    let (home, repository) = (Home::new(), fresh_in(&memory()).await);
+    home.sql("CREATE TABLE more AS SELECT i, md5(i::text) FROM generate_series(1, 20000) AS i");
+    let id = backup(&repository, &home).await.snapshot.unwrap();
+    let mut document = document(&repository, &id).await;
+    document.id = repository.ids().object();
+    let streams = &mut document.databases[0].streams;
+    let list = &mut streams.iter_mut().find(|stream| stream.name == "main").unwrap().list;
+    assert!(list.depth == 0 && list.blobs > 2, "{} blobs", list.blobs);
+    list.bytes -= u64::from(list.entries.pop().unwrap().length);
+    list.blobs -= 1;
+    let not_after = repository.date().await.unwrap() + SignedDuration::from_hours(1);
+    let body = encode(&document, not_after).unwrap();
+    repository.store().put(&key_of(&document), body.into()).await.unwrap();
+    let problems = verify(&repository, Some(&document.id.to_string())).await;
+    assert_eq!(named(&problems), [(ProblemKind::Damaged, "database/synapse/main".to_owned())]);
+    assert!(problems[0].message.contains("pg_restore"), "{problems:?}");
+    assert_eq!(verify(&repository, Some(&id)).await, [], "the true one is whole");
 }

@@ -128,6 +128,7 @@ pub(crate) async fn verify(repository: &Repository, snapshot: Option<&str>) -> V
     let options = verify::Options {
         snapshot: snapshot.map(str::to_owned),
         read_data_percent: Some(100),
+        tools: Some(tools()),
         limits: LIMITS,
     };
     verify::verify(repository, &options, &run()).await.unwrap().problems

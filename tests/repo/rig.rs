@@ -179,6 +179,7 @@ pub(crate) async fn verify(repository: &Repository) -> Report {
     let options = verify::Options {
         snapshot: None,
         read_data_percent: Some(100),
+        tools: None,
         limits: LIMITS,
     };
     verify::verify(repository, &options, &run()).await.unwrap()

@@ -178,6 +178,9 @@ fn verified(out: &mut String, report: &verify::Report, colour: bool) {
         counted(report.packs, "pack"),
         counted(report.blobs, "blob")
     );
+    if report.streams_read > 0 {
+        let _ = writeln!(out, "{} read to the end by pg_restore", counted(report.streams_read, "dump stream"));
+    }
 }
 
 /// What it took.

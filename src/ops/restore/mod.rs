@@ -156,6 +156,7 @@ async fn refuse_unless_whole(repository: &Repository, snapshot: &Snapshot, limit
     let options = verify::Options {
         snapshot: Some(snapshot.id.to_string()),
         read_data_percent: None,
+        tools: None,
         limits,
     };
     let report = verify::verify(repository, &options, run).await?;

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Limits, Run};
+use super::{Limits, Run, Tools};
 use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::format::{BlobId, PackId};
 use crate::repo::catalog::Catalog;
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
 
+mod dumps;
 mod packs;
 mod structure;
 
@@ -25,6 +26,8 @@ pub struct Options {
     pub snapshot: Option<String>,
     /// `--read-data[=PERCENT]`: open and hash this share (1 to 100) of the packs.
     pub read_data_percent: Option<u8>,
+    /// With all data read, `pg_restore` is asked as well whether the dumps are whole; found by these.
+    pub tools: Option<Tools>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -42,6 +45,8 @@ pub struct Report {
     pub blobs: u64,
     /// Blobs that were read, decompressed and hashed.
     pub blobs_read: u64,
+    /// Dump streams that `pg_restore` read to the end.
+    pub streams_read: u64,
     /// What is damaged and what it costs.
     pub problems: Vec<Problem>,
 }
@@ -116,6 +121,9 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
         for id in snapshot.packs.iter().filter(|id| lost && is_ours && gone.contains(id)) {
             findings.add(format!("packs/{id}"), "it is gone", Some(snapshot));
         }
+    }
+    if let (Some(100), Some(tools)) = (options.read_data_percent, &options.tools) {
+        dumps::read(&reader, &snapshots, tools, &mut report, &mut findings, run).await?;
     }
     report.problems = findings.problems();
     for problem in &report.problems {

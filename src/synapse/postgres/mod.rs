@@ -21,6 +21,7 @@ mod pooler;
 pub mod positions;
 pub mod private;
 pub mod rows;
+pub mod scan;
 pub mod scratch;
 pub mod session;
 pub mod snapshot;
