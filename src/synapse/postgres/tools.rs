@@ -98,11 +98,13 @@ impl Tools {
     /// Look for the programs and ask each for its version. Not finding one is an error only when it is wanted.
     pub async fn find(options: &ToolOptions) -> Result<Self, Error> {
         let folders = folders(options);
-        Ok(Self {
-            pg_dump: candidates("pg_dump", options.pg_dump.as_deref(), &folders).await?,
-            pg_restore: candidates("pg_restore", options.pg_restore.as_deref(), &folders).await?,
-            psql: candidates("psql", options.psql.as_deref(), &folders).await?,
-        })
+        let (pg_dump, pg_restore, psql) = futures::future::try_join3(
+            candidates("pg_dump", options.pg_dump.as_deref(), &folders),
+            candidates("pg_restore", options.pg_restore.as_deref(), &folders),
+            candidates("psql", options.psql.as_deref(), &folders),
+        )
+        .await?;
+        Ok(Self { pg_dump, pg_restore, psql })
     }
 
     /// The `pg_dump` for a server.
@@ -179,16 +181,22 @@ async fn candidates(tool: &'static str, given: Option<&Path>, folders: &[PathBuf
         }]);
     }
     let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    for path in folders.iter().map(|folder| folder.join(tool)).filter(|path| path.is_file()) {
-        if !seen.insert(std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) && !is_wrapper(&path) {
-            continue;
-        }
-        if let Ok(version) = version_of(&path).await {
-            found.push(Tool { path, version });
-        }
-    }
-    Ok(found)
+    let mut paths: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| folder.join(tool))
+        .filter(|path| path.is_file())
+        .collect();
+    paths.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())) || is_wrapper(path));
+    let versions = futures::future::join_all(paths.iter().map(|path| version_of(path))).await;
+    let found = paths.into_iter().zip(versions);
+    Ok(found
+        .filter_map(|(path, version)| {
+            Some(Tool {
+                path,
+                version: version.ok()?,
+            })
+        })
+        .collect())
 }
 
 /// Debian's `/usr/bin/pg_dump` and its siblings are one script that looks at its own name.
