@@ -253,6 +253,7 @@ fn database() -> Database {
             owners: Vec::new(),
             grantees: Vec::new(),
             extensions: [("plpgsql".to_owned(), "1.0".to_owned())].into(),
+            ..Facts::default()
         },
     }
 }

@@ -489,6 +489,7 @@ fn document(repository: &Repository, night: &Night, streams: &[Stream], config: 
         owners: vec!["synapse".into()],
         grantees: Vec::new(),
         extensions: [("plpgsql".to_owned(), "1.0".to_owned())].into(),
+        ..Facts::default()
     };
     Snapshot {
         id: ObjectId::from_bytes([0; 16]),

@@ -299,6 +299,7 @@ async fn what_differs_from_the_facts_is_named() {
     let expected = Expected {
         rows: rows.collect(),
         sequences: sequences.collect(),
+        large_objects: Some(facts.large_objects),
     };
     check::compare(&mut one, &expected).await.unwrap();
     for (sql, named) in [
@@ -310,6 +311,7 @@ async fn what_differs_from_the_facts_is_named() {
             "SELECT setval('events_stream_seq', 6999)",
             "public.events_stream_seq is at 6999, behind 7000",
         ),
+        ("SELECT lo_unlink(4242)", "there are 0 large objects, not 1"),
         ("DROP TABLE parted_2024", "public.parted_2024 is missing"),
         (
             "DROP SEQUENCE events_stream_seq CASCADE",

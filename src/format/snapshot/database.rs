@@ -69,6 +69,15 @@ pub struct Facts {
     /// By `schema.table`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, TableFact>,
+    /// Of the whole database on disk, indexes too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How many large objects there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<u64>,
+    /// The largest `stream_ordering` of Synapse's `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_stream_ordering: Option<i64>,
     /// Synapse's `schema_version`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,

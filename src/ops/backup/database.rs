@@ -286,6 +286,9 @@ fn remembered(facts: facts::Facts) -> Facts {
         .map(|one| format!("{}.{}", one.schema, one.name));
     Facts {
         tables: tables.collect(),
+        bytes: facts.database.bytes,
+        large_objects: Some(facts.large_objects),
+        events_stream_ordering: synapse.as_ref().and_then(|synapse| synapse.events_stream_ordering),
         schema_version: synapse.as_ref().and_then(|synapse| synapse.schema_version),
         schema_compat_version: synapse.as_ref().and_then(|synapse| synapse.schema_compat_version),
         background_updates: synapse

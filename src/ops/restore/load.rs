@@ -182,5 +182,6 @@ pub(in crate::ops) fn expected(database: &Database) -> Expected {
     Expected {
         rows: counted.filter(|(name, _)| !left_out(name)).collect(),
         sequences: if by_streams { facts.sequences.clone() } else { BTreeMap::new() },
+        large_objects: facts.large_objects.filter(|_| by_streams),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
-use super::facts::measured;
+use super::facts::{Count, LARGE_OBJECTS, measured};
 use super::session::Session;
 use super::{Error, sql};
 
@@ -24,6 +24,8 @@ pub struct Expected {
     pub rows: BTreeMap<String, u64>,
     /// Values that sequences must have reached.
     pub sequences: BTreeMap<String, i64>,
+    /// How many large objects.
+    pub large_objects: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +63,7 @@ struct Sequence {
 pub async fn compare(session: &mut Session, expected: &Expected) -> Result<(), Error> {
     let mut differences = row_differences(session, &expected.rows).await?;
     differences.extend(sequence_differences(session, &expected.sequences).await?);
+    differences.extend(large_objects(session, expected.large_objects).await?);
     if differences.is_empty() {
         return Ok(());
     }
@@ -104,6 +107,12 @@ pub async fn sequence_differences(session: &mut Session, expected: &BTreeMap<Str
         }
     };
     Ok(expected.iter().filter_map(behind).collect())
+}
+
+async fn large_objects(session: &mut Session, expected: Option<u64>) -> Result<Option<String>, Error> {
+    let Some(wanted) = expected else { return Ok(None) };
+    let there = session.one::<Count>("the count of large objects", LARGE_OBJECTS).await?.count;
+    Ok((there != wanted).then(|| format!("there are {there} large objects, not {wanted}")))
 }
 
 /// Fill the materialized views that had rows, by `schema.name`; one that reads another waits for it.

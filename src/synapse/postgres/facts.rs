@@ -179,9 +179,10 @@ impl SynapseFacts {
     }
 }
 
+/// How many there are.
 #[derive(Deserialize)]
-struct Count {
-    count: u64,
+pub(super) struct Count {
+    pub(super) count: u64,
 }
 
 #[derive(Deserialize)]
@@ -327,7 +328,7 @@ const VIEWS: &str = "SELECT schemaname AS schema, matviewname AS name FROM pg_ca
     WHERE ispopulated AND schemaname !~ '^pg_' ORDER BY 1, 2";
 const EXTENSIONS: &str = "SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema FROM pg_catalog.pg_extension AS e \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace ORDER BY 1";
-const LARGE_OBJECTS: &str = "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_largeobject_metadata";
+pub(super) const LARGE_OBJECTS: &str = "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_largeobject_metadata";
 /// `pg_shdepend` leaves out the role that made the cluster, so tables, schemas and functions are asked as well.
 const OWNERS: &str = "SELECT DISTINCT pg_catalog.pg_get_userbyid(owner) AS name FROM ( \
     SELECT d.refobjid AS owner FROM pg_catalog.pg_shdepend AS d JOIN pg_catalog.pg_database AS b ON b.oid = d.dbid \
