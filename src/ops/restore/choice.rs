@@ -9,10 +9,10 @@ use futures::stream::StreamExt;
 use jiff::Timestamp;
 
 use super::Options;
-use super::databases::archive_version;
 use crate::format::BlobId;
 use crate::format::manifest::MediaEntry;
 use crate::format::snapshot::{Database, Snapshot, Stream, StreamFormat};
+use crate::ops::connect::archive_version;
 use crate::ops::{Error, Run, Share, connect};
 use crate::repo::reader::Reader;
 use crate::synapse::media::upload_of;
