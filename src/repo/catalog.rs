@@ -14,6 +14,9 @@ use crate::format::pack::BlobEntry;
 use crate::format::{self, BlobId, PackId, PackKind, keys};
 use crate::store::{self, ByteRange, Listed};
 
+#[cfg(test)]
+use super::simulation::bugs::{Bug, planted};
+
 /// Bytes one index entry takes in memory.
 pub const ENTRY_BYTES: usize = size_of::<SegmentEntry>();
 /// Segments up to this size are fetched several at once, larger ones alone: so that bodies take bounded memory.
@@ -224,6 +227,18 @@ pub struct Presence {
 /// LIST condemned/, and when that has ended, LIST packs/.
 pub async fn presence(repository: &Repository) -> Result<Presence> {
     let mut presence = Presence::default();
+    #[cfg(test)]
+    if planted(Bug::PacksBeforeMarkers) {
+        each_listed(repository, keys::PACKS, |object| {
+            presence.packs.extend(keys::parse_pack(&object.key).map(|id| (id, object.bytes)));
+        })
+        .await?;
+        each_listed(repository, keys::CONDEMNED, |object| {
+            presence.condemned.extend(keys::parse_condemned(&object.key));
+        })
+        .await?;
+        return Ok(presence);
+    }
     each_listed(repository, keys::CONDEMNED, |object| {
         presence.condemned.extend(keys::parse_condemned(&object.key));
     })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::aside;
 use super::catalog::{self, Presence};
 use super::writer::put_segment;
 use super::{Error, Repository, Result};
@@ -16,6 +17,9 @@ use crate::format::index::{Segment, SegmentEntry, SegmentPack};
 use crate::format::snapshot::{self, Snapshot};
 use crate::format::{ObjectId, PackId, keys};
 use crate::store;
+
+#[cfg(test)]
+use super::simulation::bugs::{Bug, planted, reuse_marks};
 
 /// How often the check may be made anew before the run gives up.
 const CHECKS_MAX: usize = 5;
@@ -55,8 +59,15 @@ pub struct Checked {
 pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::result::Result<Checked, CheckFailed> {
     let mut packs = relied.clone();
     for _ in 0..CHECKS_MAX {
+        // B4a, then (b) and (c).
         let base = repository.date().await?;
+        #[cfg(test)]
+        if planted(Bug::NoCheck) {
+            return Ok(Checked { packs, base });
+        }
         let presence = catalog::presence(repository).await?;
+        #[cfg(test)]
+        let (base, presence) = mistaken(repository, &packs, base, presence).await?;
         let bad: Vec<PackId> = packs
             .iter()
             .copied()
@@ -69,6 +80,22 @@ pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::r
     }
     let packs = packs.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     Err(CheckFailed::Error(Error::PacksVanish { packs }))
+}
+
+/// What a check with a planted mistake goes by.
+#[cfg(test)]
+async fn mistaken(
+    repository: &Repository,
+    packs: &BTreeSet<PackId>,
+    base: Timestamp,
+    mut presence: Presence,
+) -> Result<(Timestamp, Presence)> {
+    reuse_marks(repository, &mut presence);
+    if planted(Bug::PacksNotListed) {
+        presence.packs.extend(packs.iter().map(|pack| (*pack, 0)));
+    }
+    let late = planted(Bug::DateAfterLists);
+    Ok((if late { repository.date().await? } else { base }, presence))
 }
 
 /// Load the index anew; take other usable copies of the bad packs' blobs, else copy the pack to a new id.
@@ -171,24 +198,47 @@ async fn land<T>(
 ) -> std::result::Result<T, CheckFailed> {
     let window = SignedDuration::from_secs(i64::try_from(repository.info.window_seconds).unwrap_or(i64::MAX));
     for _ in 0..COMMITS_MAX {
+        #[cfg(test)]
+        let checked = if planted(Bug::CheckAfterCommit) {
+            let (packs, base) = (relied.clone(), repository.date().await?);
+            Checked { packs, base }
+        } else {
+            check(repository, relied).await?
+        };
+        #[cfg(not(test))]
         let checked = check(repository, relied).await?;
         // B5: a check that took longer than half the window is made again.
         if repository.date().await?.duration_since(checked.base) > window / 2 {
             continue;
         }
         let not_after = checked.base + window;
+        #[cfg(test)]
+        let not_after = if planted(Bug::NoFence) {
+            not_after + window * 1000
+        } else {
+            not_after
+        };
         let (key, object, told) = encode(&checked, not_after).map_err(|source| Error::Encode { source })?;
         match repository.store.put(&key, Bytes::from(object)).await {
+            #[cfg(test)]
+            Ok(_) if planted(Bug::NoHead) => return Ok(told),
             Ok(_) => {}
             Err(store::Error::Unknown { .. }) => {
                 withdraw(repository, &key).await;
-                tokio::time::sleep(PAUSE).await;
+                aside::pause(PAUSE).await;
                 continue;
             }
             Err(error) => return Err(error.into()),
         }
         // B6: success is what the store says, not what we hope.
         if repository.store.head(&key).await?.last_modified <= not_after {
+            #[cfg(test)]
+            if planted(Bug::CheckAfterCommit)
+                && let Err(failed) = check(repository, relied).await
+            {
+                withdraw(repository, &key).await;
+                return Err(failed);
+            }
             return Ok(told);
         }
         withdraw(repository, &key).await;

@@ -12,6 +12,7 @@ use crate::format::repository::RepositoryInfo;
 use crate::format::{BlobId, ObjectId, PackId};
 use crate::store::{self, Store};
 
+mod aside;
 pub mod catalog;
 pub mod commit;
 pub mod drills;
@@ -26,6 +27,9 @@ pub mod tags;
 pub mod transfer;
 pub mod walk;
 pub mod writer;
+
+#[cfg(test)]
+mod simulation;
 
 /// Where fresh ids come from: 128 random bits each. A parameter, so that a simulation can be repeated.
 #[derive(Clone)]

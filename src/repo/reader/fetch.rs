@@ -9,7 +9,7 @@ use super::{Read, Reader};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::BlobEntry;
 use crate::format::{BlobId, PackId, keys};
-use crate::repo::{Error, Repository, Result};
+use crate::repo::{Error, Repository, Result, aside};
 use crate::store::{self, ByteRange};
 
 /// What a GET brought.
@@ -45,9 +45,7 @@ impl Reader {
             Err(error) => return Err(error),
         };
         let decode = move || decode(&got, offset, &blobs);
-        let decoded = tokio::task::spawn_blocking(decode)
-            .await
-            .map_err(|error| Error::Worker(error.to_string()))?;
+        let decoded = aside::work(decode).await?;
         Ok(self.sort_out(pack, decoded))
     }
 

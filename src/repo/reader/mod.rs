@@ -140,6 +140,10 @@ impl Reader {
             if open.is_empty() {
                 break;
             }
+            #[cfg(test)]
+            if crate::repo::simulation::bugs::planted(crate::repo::simulation::bugs::Bug::FirstIndexKept) {
+                continue;
+            }
             if gone || round == 0 {
                 // R3: on 404 that pack is put aside and the index is loaded again.
                 let catalog = catalog::load(&self.repository, self.catalog_bytes).await?;

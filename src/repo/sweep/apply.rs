@@ -15,6 +15,9 @@ use crate::format::{PackId, keys};
 use crate::repo::{Repository, Result};
 use crate::store;
 
+#[cfg(test)]
+use crate::repo::simulation::bugs::{Bug, planted};
+
 /// What applying is told.
 #[derive(Debug, Clone)]
 pub struct ApplyOptions {
@@ -54,6 +57,10 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
     // P8: DELETE the pack, and when that is answered its marker.
     let mut deletes = stream::iter(&plan.delete)
         .map(|pack| async move {
+            #[cfg(test)]
+            if planted(Bug::MarkerBeforePack) {
+                repository.store.delete(&keys::condemned(pack.id)).await?;
+            }
             repository.store.delete(&keys::pack(pack.id)).await?;
             repository.store.delete(&keys::condemned(pack.id)).await?;
             Ok::<_, store::Error>(pack.bytes)

@@ -20,6 +20,9 @@ use crate::repo::catalog::{Catalog, each_listed, each_segment};
 use crate::repo::writer::put_segment;
 use crate::repo::{Error, Repository, Result};
 
+#[cfg(test)]
+use crate::repo::simulation::bugs::{Bug, planted};
+
 /// A new segment is cut at this size: small enough to be read whole in little memory.
 const SEGMENT_BYTES: usize = 16 << 20;
 /// Segments from this size on are left alone.
@@ -65,6 +68,12 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
         lines: Sorter::new(share, &options.spool_folder),
         keys: Vec::new(),
     };
+    #[cfg(test)]
+    let early = if planted(Bug::CompactPacksFirst) {
+        packs_present(repository).await?
+    } else {
+        HashSet::new()
+    };
     // C1: load the index. (Lines that stay where they are need not be read.)
     let read = each_segment(
         repository,
@@ -92,9 +101,12 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
         return Ok(Compacted::default());
     }
     // C2: then LIST packs/.
-    let mut present = HashSet::new();
-    each_listed(repository, keys::PACKS, |object| present.extend(keys::parse_pack(&object.key))).await?;
+    let present = packs_present(repository).await?;
+    #[cfg(test)]
+    let present = if planted(Bug::CompactPacksFirst) { early } else { present };
     let Read { catalog, lines, keys } = read;
+    #[cfg(test)]
+    let keys = mistaken(repository, keys).await?;
     let lines = blocking(&options.spool_folder, move || lines.finish()).await?;
     let mut compacted = Compacted {
         merged: keys.len() as u64,
@@ -107,6 +119,28 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
         repository.store.delete(&key).await?;
     }
     Ok(compacted)
+}
+
+/// LIST packs/.
+async fn packs_present(repository: &Repository) -> Result<HashSet<PackId>> {
+    let mut present = HashSet::new();
+    each_listed(repository, keys::PACKS, |object| present.extend(keys::parse_pack(&object.key))).await?;
+    Ok(present)
+}
+
+/// What is deleted in the end, with a planted mistake; or it is deleted too early.
+#[cfg(test)]
+async fn mistaken(repository: &Repository, mut keys: Vec<String>) -> Result<Vec<String>> {
+    if planted(Bug::CompactDeletesUnread) {
+        keys.clear();
+        each_listed(repository, keys::INDEX, |object| keys.push(object.key)).await?;
+    }
+    if planted(Bug::CompactDeletesFirst) {
+        for key in &keys {
+            repository.store.delete(key).await?;
+        }
+    }
+    Ok(keys)
 }
 
 /// The runs that wrote a segment within the grace period; `None` if there is nothing to merge in any case.

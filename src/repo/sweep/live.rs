@@ -13,7 +13,7 @@ use crate::format::{BlobId, ObjectId};
 use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, SnapshotKey};
 use crate::repo::walk::{Sink, Walk};
-use crate::repo::{Error, Repository, Result};
+use crate::repo::{Error, Repository, Result, aside};
 
 /// Missing blobs that are remembered, to find the snapshots that need them.
 pub(super) const MISSING_KEPT: usize = 10_000;
@@ -138,9 +138,7 @@ impl Live {
 
 /// Sorting, on a blocking thread.
 pub(super) async fn blocking<T: Send + 'static>(folder: &Path, work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::Worker(error.to_string()))?
-        .map_err(|error| spooled(folder, error))
+    aside::work(work).await?.map_err(|error| spooled(folder, error))
 }
 
 /// The listed snapshots that need one of these blobs. Each is walked on its own, so this is for when something is wrong.

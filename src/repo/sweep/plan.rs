@@ -12,6 +12,9 @@ use super::{Missing, SeenPack, Survey};
 use crate::format::{PackId, PackKind};
 use crate::repo::writer::PACK_BYTES;
 
+#[cfg(test)]
+use crate::repo::simulation::bugs::{Bug, planted};
+
 /// Packs shorter than this are small: a quarter of a full one.
 const SMALL_BYTES: u64 = PACK_BYTES / 4;
 /// Small packs of a kind and size are merged when there are so many.
@@ -264,6 +267,11 @@ fn marked(survey: &Survey, pack: &SeenPack, plan: &mut Plan, budget: &mut u64) {
     let (Some(marked), Some(bytes)) = (pack.marked, pack.present_bytes) else {
         return;
     };
+    #[cfg(test)]
+    if planted(Bug::MarkerTakenBack) && pack.live.blobs > 0 {
+        plan.orphan_markers.push(pack.id);
+        return;
+    }
     if pack.stranded.blobs > 0 {
         if pack.rescued.blobs > 0 {
             repack(survey, pack, Why::Stranded, plan, budget);

@@ -16,7 +16,7 @@ use crate::format::pack::BlobEntry;
 use crate::format::{BlobId, FRAME_FILL_BYTES, PackId, PackKind};
 use crate::repo::reader::{Read, read_range, read_table, reads_of};
 use crate::repo::writer::{Budget, EncodedFrame, Writer};
-use crate::repo::{Error, Repository, Result};
+use crate::repo::{Error, Repository, Result, aside};
 use crate::store;
 
 /// Reads of one pack that are on their way at once.
@@ -166,15 +166,14 @@ async fn fetch(repository: &Repository, read: Read, live: Arc<HashSet<BlobId>>) 
         Err(Error::Store(store::Error::NotFound { .. })) => return Ok(vec![Err(Damaged)]),
         Err(error) => return Err(error),
     };
-    tokio::task::spawn_blocking(move || {
+    aside::work(move || {
         let mut decoder = FrameDecoder::new().map_err(|source| Error::Encode { source })?;
         let frames = read.blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset);
         Ok(frames
             .map(|frame| open(&mut decoder, &bytes, read.offset, frame, &live).ok_or(Damaged))
             .collect())
     })
-    .await
-    .map_err(|error| Error::Worker(error.to_string()))?
+    .await?
 }
 
 /// Decode one frame, check what lives in it, and decide.
@@ -240,9 +239,7 @@ impl Anew {
             let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();
             encoder.encode(&ids, &slices, Arc::default())
         };
-        let frame = tokio::task::spawn_blocking(encode)
-            .await
-            .map_err(|error| Error::Worker(error.to_string()))??;
+        let frame = aside::work(encode).await??;
         writer.append(self.kind, vec![frame]).await?;
         drop(permit);
         Ok(())

@@ -14,6 +14,7 @@ use super::claims::{Claim, Placement};
 use super::{Error, Result, Writer};
 use crate::format::list::ListEntry;
 use crate::format::{BLOB_BYTES_MAX, BlobId, FRAME_FILL_BYTES, PackId, PackKind};
+use crate::repo::aside;
 
 /// Entries that wait for a frame that is not full yet; then the frame is sent as it is.
 const WAITING_MAX: usize = 65_536;
@@ -133,9 +134,7 @@ impl Gatherer {
                 let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();
                 encoder.encode(&ids, &slices, placement)
             };
-            let frame = tokio::task::spawn_blocking(encode)
-                .await
-                .map_err(|error| Error::Worker(error.to_string()))??;
+            let frame = aside::work(encode).await??;
             writer.append(kind, vec![frame]).await?;
             drop(permit);
             Ok(())

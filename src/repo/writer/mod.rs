@@ -21,6 +21,9 @@ use super::catalog::Catalog;
 use super::{Error, Repository, Result};
 use crate::format::{BlobId, ObjectId, PackId, PackKind};
 
+#[cfg(test)]
+use crate::repo::simulation::bugs::{Bug, planted};
+
 mod alongside;
 mod budget;
 mod claims;
@@ -263,6 +266,13 @@ impl Writer {
         self.join().await;
         if self.inner.broken.is_cancelled() {
             return Err(self.broken());
+        }
+        #[cfg(test)]
+        if planted(Bug::SnapshotBeforeSegment) {
+            let writer = self.clone();
+            let late = async move { writer.inner.segments.write(&writer.inner.repository).await };
+            lock(&self.inner.tasks).spawn(async move { drop(late.await) });
+            return Ok(lock(&self.inner.totals).clone());
         }
         self.inner.segments.write(&self.inner.repository).await?;
         Ok(lock(&self.inner.totals).clone())

@@ -16,7 +16,11 @@ use super::{Error, PACK_BYTES, PART_BYTES, Result, STOP_PATIENCE, Writer, lock};
 use crate::format::index::SegmentPack;
 use crate::format::pack::{self, BlobEntry, PackTable};
 use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind, keys};
+use crate::repo::aside;
 use crate::store::{self, PartTag, Store, UploadId};
+
+#[cfg(test)]
+use crate::repo::simulation::bugs::{Bug, planted};
 
 /// How often a small pack of unknown outcome is sent anew.
 const PUTS_MAX: usize = 5;
@@ -263,6 +267,21 @@ async fn end(writer: Writer, open: OpenPack, last: Bytes, table_bytes: u64, perm
     let bytes = open.frames_bytes + table_bytes;
     let kind = open.table.kind;
     let provisional = open.table.id;
+    #[cfg(test)]
+    if planted(Bug::SegmentBeforePack) {
+        let (id, entries) = (open.table.id, open.table.entries.clone());
+        let segments = &writer.inner.segments;
+        let named = segments
+            .add(&writer.inner.repository, SegmentPack { id, kind, bytes }, entries)
+            .await;
+        let named = named.and(segments.write(&writer.inner.repository).await);
+        let landed = put_whole(&writer, open.table, last, permit).await;
+        match named.and(landed) {
+            Ok(table) => note_pack(&writer, provisional, table.id),
+            Err(error) => writer.fail(error),
+        }
+        return;
+    }
     let landed = if open.parts_sent == 0 {
         put_whole(&writer, open.table, last, permit).await
     } else {
@@ -330,7 +349,7 @@ async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: O
                 drop(permit);
                 return Ok(table);
             }
-            Err(store::Error::Unknown { .. }) => tokio::time::sleep(PAUSE).await,
+            Err(store::Error::Unknown { .. }) => aside::pause(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
         if landed(&**store, &key, body.len() as u64).await? {

@@ -14,7 +14,7 @@ use super::{Error, Result, Writer, lock};
 use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
 use crate::format::{ObjectId, SEGMENT_BYTES_MAX, keys};
-use crate::repo::Repository;
+use crate::repo::{Repository, aside};
 use crate::store;
 
 /// Packs that wait for a segment at most.
@@ -99,12 +99,8 @@ impl Segments {
 
 /// Write one segment; of unknown outcome: again under a new key (G1, two segments that say the same do no harm).
 pub async fn put_segment(repository: &Repository, segment: Segment) -> Result<()> {
-    let encoded = tokio::task::spawn_blocking(move || index::encode_segment(segment)).await;
-    let body = Bytes::from(
-        encoded
-            .map_err(|error| Error::Worker(error.to_string()))?
-            .map_err(|source| Error::Encode { source })?,
-    );
+    let encoded = aside::work(move || index::encode_segment(segment)).await?;
+    let body = Bytes::from(encoded.map_err(|source| Error::Encode { source })?);
     let mut tries = 1;
     loop {
         match repository.store.put(&keys::segment(repository.ids.object()), body.clone()).await {

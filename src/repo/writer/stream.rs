@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use tokio::task::JoinHandle;
 
 use super::alongside::Alongside;
 use super::gather::Gatherer;
@@ -16,6 +15,7 @@ use super::{Error, Result, Writer};
 use crate::format::chunk::Chunker;
 use crate::format::list::List;
 use crate::format::{BlobId, PackKind};
+use crate::repo::aside;
 
 /// Raw bytes that are read, cut and hashed together.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -40,7 +40,7 @@ pub struct Stored {
     pub new_bytes: u64,
 }
 
-type Hashed = JoinHandle<(Bytes, Vec<(BlobId, Range<usize>)>)>;
+type Hashed = BoxFuture<'static, Result<(Bytes, Vec<(BlobId, Range<usize>)>)>>;
 
 impl Writer {
     /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read;
@@ -68,10 +68,10 @@ impl Writer {
             let cuts = cut(&chunker, &buffer, at_end);
             let window = buffer.split_to(cuts.last().map_or(0, |last| last.end)).freeze();
             if let Some(hashed) = hashing.take() {
-                let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
+                let (window, blobs) = hashed.await?;
                 push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
             }
-            hashing = Some(tokio::task::spawn_blocking(move || hash(window, cuts)));
+            hashing = Some(aside::work(move || hash(window, cuts)));
             while let Some(entry) = gatherer.ready() {
                 list.push(entry).await?;
             }
@@ -80,7 +80,7 @@ impl Writer {
             }
         }
         if let Some(hashed) = hashing {
-            let (window, blobs) = hashed.await.map_err(|error| Error::Worker(error.to_string()))?;
+            let (window, blobs) = hashed.await?;
             push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
         }
         gatherer.finish().await?;

@@ -1,0 +1,34 @@
+//! The protocol, tried: the product's own backup, prune, compaction and restore over a simulated store.
+//!
+//! **The model.** Processes run on one thread. Each talks to the store through a *wire*: a request lies there until the scheduler
+//! lets it *land* (then it takes effect, all at once) and until its answer arrives, which are two steps. In between, before and instead, a process may
+//! stand still, die or be told that nobody knows; hours pass by the store's one clock; a write lands long after its process
+//! is dead, or twice. Chance decides, from one seed. The *truth* looks after every request: each listed
+//! snapshot is complete and indexed. In the end all are dropped, and prunes must leave no garbage.
+//!
+//! **Where things are.** `worlds`: who lives together, and how much goes wrong. `processes`: what each does. `bugs`: the rules of the
+//! protocol that can be turned off, to see that the simulation is not blind. `tests`: how many seeds, and which bug is found with
+//! how many. One seed alone: see `tests`.
+
+use std::cell::Cell;
+
+pub(crate) mod bugs;
+
+mod homeserver;
+mod pause;
+mod processes;
+mod rng;
+mod scheduler;
+mod tests;
+mod truth;
+mod wire;
+mod worlds;
+
+thread_local! {
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does this thread simulate? Then nothing waits for a real clock: the scheduler decides what comes late.
+pub(crate) fn is_running() -> bool {
+    RUNNING.get()
+}

@@ -1,0 +1,195 @@
+//! The processes of a simulated world: what each of them does from its start to its end, with the product's own code.
+//!
+//! A new kind of process is a line in [`Role`], an arm in [`run`], and a place in the casts of `worlds`. A process gets a repository whose store is the
+//! wire; it may end in any error, since its requests may fail. What it must never do is to tell of a success that is none: that
+//! is [`Ended::Committed`] and [`Ended::Restored`], which the scheduler compares with the truth.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use super::homeserver::{self, Homeserver, MEMORY_BYTES};
+use super::rng::Rng;
+use super::truth::Truth;
+use super::wire::lock;
+use crate::format::{ObjectId, PackId};
+use crate::repo::reader::{Reader, Wanted};
+use crate::repo::sweep::{self, ApplyOptions, CompactOptions, Condemned, PlanOptions, SurveyOptions, Why};
+use crate::repo::{Repository, Result, snapshots};
+
+/// What a process is.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    /// Backs up a homeserver.
+    Backup(Homeserver),
+    /// Reads everything of the newest snapshot.
+    Restore,
+    /// P0 to P8.
+    Prune(Prune),
+    /// C1 to C4.
+    Compact,
+}
+
+/// Before which request it is worth to stand still, and the how manyth of its kind.
+pub(super) type Moment = (&'static str, usize);
+
+impl Role {
+    /// The moments at which the protocol makes one thing wait for another.
+    pub(super) fn moments(&self) -> &'static [Moment] {
+        match self {
+            Self::Backup(_) => &[
+                ("LIST index/", 1),
+                ("HEAD repository.json", 1),
+                ("PUT packs/", 1),
+                ("PUT index/", 1),
+                ("HEAD repository.json", 2),
+                ("LIST condemned/", 2),
+                ("LIST packs/", 2),
+                ("LIST packs/ after", 2),
+                ("HEAD repository.json", 3),
+                ("PUT snapshots/", 1),
+                ("HEAD snapshots/", 1),
+            ],
+            Self::Restore => &[("LIST condemned/", 1), ("GET packs/", 1), ("GET packs/", 2), ("GET packs/", 3)],
+            Self::Prune(_) => &[
+                ("HEAD repository.json", 1),
+                ("LIST condemned/", 1),
+                ("LIST snapshots/", 2),
+                ("LIST index/", 1),
+                ("LIST packs/", 1),
+                ("GET packs/", 1),
+                ("PUT packs/", 1),
+                ("PUT index/", 1),
+                ("PUT condemned/", 1),
+                ("DELETE packs/", 1),
+                ("DELETE packs/", 2),
+                ("DELETE condemned/", 1),
+            ],
+            Self::Compact => &[
+                ("LIST index/", 1),
+                ("LIST index/", 2),
+                ("GET index/", 1),
+                ("LIST packs/", 1),
+                ("PUT index/", 1),
+                ("DELETE index/", 1),
+            ],
+        }
+    }
+}
+
+/// How a prune goes about it.
+#[derive(Debug, Clone)]
+pub(super) struct Prune {
+    /// P0: of listed snapshots, and of all, so many of the newest are kept. `None`: nothing is forgotten.
+    pub(super) keep: Option<usize>,
+    /// It condemns some packs without reason: the protocol allows anything there, and so should the code.
+    pub(super) wild: Option<Rng>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+#[expect(dead_code, reason = "what a process says in the end is for the log")]
+pub(super) enum Ended {
+    /// The backup tells that this snapshot counts.
+    Committed(ObjectId),
+    /// This snapshot was read, or why not.
+    Restored(String, std::result::Result<(), String>),
+    /// Whatever a prune or compaction did.
+    Done(String),
+    /// With an error.
+    Failed(String),
+}
+
+/// From its start to its end.
+pub(super) async fn run(role: Role, repository: Repository, truth: Arc<Mutex<Truth>>) -> Ended {
+    let ended = match role {
+        Role::Backup(home) => homeserver::backup(&repository, &home).await.map(Ended::Committed),
+        Role::Restore => restore(&repository, &truth).await,
+        Role::Prune(how) => prune(&repository, how).await,
+        Role::Compact => compact(&repository).await,
+    };
+    ended.unwrap_or_else(|error| Ended::Failed(error.to_string()))
+}
+
+/// R1 to R3. What to read, and in which order, is taken from the truth: lists first, then what they name, hints and all.
+async fn restore(repository: &Repository, truth: &Mutex<Truth>) -> Result<Ended> {
+    let Some(loaded) = snapshots::newest(repository, None).await? else {
+        return Ok(Ended::Done("nothing to restore".into()));
+    };
+    let key = loaded.key.key;
+    let needs: Vec<Wanted> = lock(truth).snapshots.get(&key).map_or_else(Vec::new, |known| known.needs.clone());
+    let reader = Reader::open(repository, MEMORY_BYTES, 2).await?;
+    for window in needs.chunks(3) {
+        for blob in reader.fetch(window).await? {
+            let Err(error) = blob else { continue };
+            // Gone: it was forgotten meanwhile. There: this is damage.
+            let still = snapshots::list(repository).await?.iter().any(|one| one.key == key);
+            let lost = if still { Err(error.to_string()) } else { Ok(()) };
+            return Ok(Ended::Restored(key, lost));
+        }
+    }
+    Ok(Ended::Restored(key, Ok(())))
+}
+
+async fn prune(repository: &Repository, how: Prune) -> Result<Ended> {
+    if let Some(keep) = how.keep {
+        forget(repository, keep).await?;
+    }
+    let options = SurveyOptions {
+        memory_bytes: MEMORY_BYTES,
+        connections: 2,
+        spool_folder: PathBuf::new(),
+        can_open_data: true,
+    };
+    let survey = sweep::survey(repository, &options).await?;
+    let mut plan = match sweep::plan(&survey, &PlanOptions::default()) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(Ended::Done(format!("refused: {refused}"))),
+    };
+    if let Some(mut rng) = how.wild {
+        let mut marked: Vec<PackId> = plan.condemn.iter().map(|pack| pack.id).collect();
+        marked.extend(plan.repack.iter().map(|pack| pack.id));
+        for pack in survey.packs.iter().filter(|pack| pack.usable() && !marked.contains(&pack.id)) {
+            if rng.chance(500) {
+                plan.condemn.push(Condemned {
+                    id: pack.id,
+                    bytes: 0,
+                    why: Why::MostlyDead,
+                    landed: None,
+                });
+            }
+        }
+    }
+    let options = ApplyOptions {
+        memory_bytes: MEMORY_BYTES,
+        connections: 2,
+        cancel: CancellationToken::new(),
+    };
+    let applied = sweep::apply(repository, &plan, &survey, &options).await?;
+    Ok(Ended::Done(format!(
+        "{} packs condemned, {} repacked, {} deleted",
+        applied.condemned, applied.repacked, applied.deleted
+    )))
+}
+
+/// P0: the newest of the listed ones, and the newest of all, are kept.
+async fn forget(repository: &Repository, keep: usize) -> Result<()> {
+    let (loaded, _) = snapshots::load_all(repository).await?;
+    let listed = loaded.iter().rev().filter(|one| !one.late).take(keep);
+    let kept: Vec<&String> = listed.chain(loaded.iter().rev().take(keep)).map(|one| &one.key.key).collect();
+    for one in loaded.iter().filter(|one| !kept.contains(&&one.key.key)) {
+        repository.store.delete(&one.key.key).await?;
+    }
+    Ok(())
+}
+
+async fn compact(repository: &Repository) -> Result<Ended> {
+    let options = CompactOptions {
+        memory_bytes: MEMORY_BYTES,
+        spool_folder: PathBuf::new(),
+        segments_min: 2,
+    };
+    let compacted = sweep::compact(repository, &options).await?;
+    Ok(Ended::Done(format!("{} segments into {}", compacted.merged, compacted.written)))
+}
