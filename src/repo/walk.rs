@@ -4,7 +4,8 @@
 //! Snapshots share most of their lists, and a list blob that was seen is not read again; so a walk over many snapshots costs little
 //! more than one over the newest. What was seen is forgotten when it grows too large, which costs reads, never a blob.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::reader::{Reader, Wanted};
 use super::{Error, Result};
@@ -18,6 +19,9 @@ const BLOBS_AT_ONCE: usize = 64;
 const BYTES_AT_ONCE: u64 = 4 << 20;
 /// Bytes that one remembered list blob takes, with the set's slack.
 const SEEN_BYTES: u64 = 80;
+
+/// Several need it: everything below has been told of for each of the first two.
+const SEVERAL: u32 = u32::MAX;
 
 /// What a blob is to the snapshot that needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,8 +43,8 @@ struct Node {
 
 /// Somebody to tell of each blob.
 pub trait Sink: Send {
-    /// This blob is needed.
-    fn blob(&mut self, id: &BlobId) -> Result<()>;
+    /// This blob is needed; so many bytes it has.
+    fn blob(&mut self, id: &BlobId, raw_length: u32) -> Result<()>;
     /// This list or shard is needed and cannot be read, so nobody knows what it names.
     fn unreadable(&mut self, id: &BlobId, error: Error) -> Result<()>;
 }
@@ -48,7 +52,9 @@ pub trait Sink: Send {
 /// A walk over any number of snapshots.
 #[derive(Debug)]
 pub struct Walk {
-    seen: HashSet<(Role, BlobId)>,
+    /// What was followed, and for whom.
+    seen: HashMap<(Role, BlobId), u32>,
+    owner: u32,
     seen_max: usize,
     waiting: Vec<Node>,
 }
@@ -57,10 +63,17 @@ impl Walk {
     /// So many bytes for remembering what was seen.
     pub fn new(seen_bytes: u64) -> Self {
         Self {
-            seen: HashSet::new(),
+            seen: HashMap::new(),
+            owner: 0,
             seen_max: usize::try_from(seen_bytes / SEEN_BYTES).unwrap_or(usize::MAX).max(1024),
             waiting: Vec::new(),
         }
+    }
+
+    /// From here on blobs are needed for another one's sake: a list that was followed for the first is followed once more for
+    /// the second, and then never again. Whoever wants to know only what is needed at all never calls this.
+    pub fn belong_to(&mut self, owner: u32) {
+        self.owner = owner;
     }
 
     /// What the document itself names. Nothing is read: that is [`Walk::finish`]'s.
@@ -87,16 +100,24 @@ impl Walk {
     }
 
     fn visit(&mut self, node: Node, sink: &mut dyn Sink) -> Result<()> {
-        sink.blob(&node.wanted.id)?;
+        sink.blob(&node.wanted.id, node.wanted.length)?;
         if node.role == Role::List(0) {
             return Ok(());
         }
         if self.seen.len() >= self.seen_max {
             self.seen.clear();
         }
-        if self.seen.insert((node.role, node.wanted.id)) {
-            self.waiting.push(node);
+        let owner = self.seen.entry((node.role, node.wanted.id));
+        match owner {
+            Entry::Vacant(owner) => {
+                owner.insert(self.owner);
+            }
+            Entry::Occupied(mut owner) if *owner.get() != self.owner && *owner.get() != SEVERAL => {
+                owner.insert(SEVERAL);
+            }
+            Entry::Occupied(_) => return Ok(()),
         }
+        self.waiting.push(node);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ struct LiveSink {
 }
 
 impl Sink for LiveSink {
-    fn blob(&mut self, id: &BlobId) -> Result<()> {
+    fn blob(&mut self, id: &BlobId, _: u32) -> Result<()> {
         let pushed = self.blobs.push(rows::live(id, self.late));
         pushed.map_err(|error| spooled(&self.folder, error))
     }
@@ -177,7 +177,7 @@ struct Search<'a> {
 }
 
 impl Sink for Search<'_> {
-    fn blob(&mut self, id: &BlobId) -> Result<()> {
+    fn blob(&mut self, id: &BlobId, _: u32) -> Result<()> {
         self.found |= self.missing.contains(id);
         Ok(())
     }

@@ -20,6 +20,7 @@ mod apply;
 mod compact;
 mod join;
 mod live;
+mod only;
 mod plan;
 mod repack;
 mod rows;
@@ -28,6 +29,7 @@ mod survey;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use compact::{CompactOptions, Compacted, compact};
+pub use only::only_held;
 pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, Why, plan};
 pub use survey::survey;
 

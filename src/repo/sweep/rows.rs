@@ -9,6 +9,8 @@ use crate::format::pack::BlobEntry;
 pub(super) const LINE_BYTES: usize = 32 + 5 * 4;
 /// A live blob: its id, and 0 if a listed snapshot needs it, 1 if only late ones do.
 pub(super) const LIVE_BYTES: usize = 33;
+/// A blob and a snapshot that needs it: its id, the snapshot's number, its raw length.
+pub(super) const OWNED_BYTES: usize = 40;
 /// A blob to be moved: rank of its pack, place, blob id.
 pub(super) const MOVE_BYTES: usize = LINE_BYTES;
 
@@ -101,6 +103,31 @@ pub(super) fn decode_live(row: &[u8; LIVE_BYTES]) -> (BlobId, bool) {
     (id(row, 0), row[32] != 0)
 }
 
+/// A blob and a snapshot that needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) id: BlobId,
+    pub(super) owner: u32,
+    pub(super) raw_length: u32,
+}
+
+/// Sorts by blob, then by snapshot.
+pub(super) fn owned(owned: &Owned) -> [u8; OWNED_BYTES] {
+    let mut row = [0; OWNED_BYTES];
+    row[..32].copy_from_slice(owned.id.as_bytes());
+    row[32..36].copy_from_slice(&owned.owner.to_be_bytes());
+    row[36..].copy_from_slice(&owned.raw_length.to_be_bytes());
+    row
+}
+
+pub(super) fn decode_owned(row: &[u8; OWNED_BYTES]) -> Owned {
+    Owned {
+        id: id(row, 0),
+        owner: field(row, 32),
+        raw_length: field(row, 36),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +146,11 @@ mod tests {
         assert_eq!(Line::decode_move(&line.encode_move()), line);
         assert!(Line { pack: 2, ..line }.encode_move() < line.encode_move());
         assert_eq!(decode_live(&live(&blob.id, true)), (blob.id, true));
+        let one = Owned {
+            id: blob.id,
+            owner: 513,
+            raw_length: 1 << 20,
+        };
+        assert_eq!(decode_owned(&owned(&one)), one);
     }
 }
