@@ -27,6 +27,8 @@ mod buckets;
 mod doctor;
 #[path = "immutable/held.rs"]
 mod held;
+#[path = "immutable/mirrored.rs"]
+mod mirrored;
 #[path = "immutable/past.rs"]
 mod past;
 #[path = "immutable/roles.rs"]

@@ -15,6 +15,8 @@ mod damage;
 mod faults;
 #[path = "repo/protocol.rs"]
 mod protocol;
+#[path = "repo/retain.rs"]
+mod retain;
 #[path = "repo/round_trip.rs"]
 mod round_trip;
 #[path = "repo/secrets.rs"]

@@ -11,17 +11,23 @@ use clap_complete::Shell;
 
 use super::settings::TagWord;
 
+mod adopt;
 mod copy;
 mod drill;
+mod forget;
 mod keep;
 mod past;
+mod tag;
 mod uploaded;
 mod verify;
 
+pub(super) use adopt::Adopt;
 pub(super) use copy::Copy;
 pub(super) use drill::Drill;
+pub(super) use forget::Forget;
 pub(super) use keep::Keep;
 pub(super) use past::Past;
+pub(super) use tag::{Change, Tag};
 pub(super) use uploaded::Uploaded;
 pub(super) use verify::Verify;
 
@@ -158,6 +164,17 @@ pub(super) enum Command {
     /// Copy snapshots into another repository.
     #[command(after_long_help = copy::HELP)]
     Copy(Copy),
+    /// Remove snapshots by hand.
+    #[command(after_long_help = forget::HELP)]
+    Forget(Forget),
+    /// Put tags on a snapshot, or take them off.
+    #[command(after_long_help = tag::HELP)]
+    Tag(Tag),
+    /// Count the bytes: raw, deduplicated, compressed, stored, dead, and what only one snapshot holds.
+    Stats,
+    /// Make late snapshots count, as after a mirroring.
+    #[command(after_long_help = adopt::HELP)]
+    Adopt(Adopt),
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor,
@@ -186,6 +203,10 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
             Self::Copy(_) => "copy",
+            Self::Forget(_) => "forget",
+            Self::Tag(_) => "tag",
+            Self::Stats => "stats",
+            Self::Adopt(_) => "adopt",
             Self::Doctor => "doctor",
             Self::Extend => "extend",
             Self::Completions(_) => "completions",
@@ -213,7 +234,7 @@ pub(super) enum Only {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Backup {
     /// Mark the snapshot with a tag; may be given several times.
-    #[arg(long = "tag", value_name = "TAG", value_parser = tag)]
+    #[arg(long = "tag", value_name = "TAG", value_parser = tag_word)]
     pub(super) tags: Vec<String>,
     /// Take only these parts.
     #[arg(long, value_delimiter = ',', value_name = "PARTS")]
@@ -339,7 +360,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "backup",
     "snapshots",
@@ -350,6 +371,10 @@ const COMMANDS: [&str; 14] = [
     "verify",
     "drill",
     "copy",
+    "forget",
+    "tag",
+    "stats",
+    "adopt",
     "doctor",
     "extend",
     "completions",
@@ -357,7 +382,7 @@ const COMMANDS: [&str; 14] = [
 ];
 
 /// As in the settings.
-fn tag(text: &str) -> Result<String, String> {
+fn tag_word(text: &str) -> Result<String, String> {
     text.parse().map(|TagWord(tag)| tag)
 }
 
@@ -407,13 +432,35 @@ mod tests {
     }
 
     #[test]
+    fn tags_are_put_on_and_taken_off() {
+        use Change::{Off, On};
+        for (line, wanted) in [
+            ("x tag latest +a", vec![On("a".into())]),
+            ("x tag latest -a", vec![Off("a".into())]),
+            (
+                "x tag 3f +a -b +-c -+d",
+                vec![On("a".into()), Off("b".into()), On("-c".into()), Off("+d".into())],
+            ),
+            ("x tag 3f -quiet -v", vec![Off("quiet".into()), Off("v".into())]),
+            ("x tag --json 3f +a", vec![On("a".into())]),
+        ] {
+            let Command::Tag(tag) = parse(&words(line)).unwrap().command else {
+                panic!("{line}")
+            };
+            assert_eq!(tag.changes, wanted, "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_not_built_is_refused() {
         for line in [
-            "x forget 3f",
             "x prune",
-            "x stats",
-            "x tag latest +x",
-            "x adopt --all",
+            "x stats latest",
+            "x adopt",
+            "x tag latest",
+            "x tag latest x",
+            "x tag latest --x",
+            "x forget",
             "x keys list",
             "x rekey",
             "x --identity key restore latest",

@@ -19,9 +19,13 @@ use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
 
+mod adopt;
 mod copy;
 mod drill;
 mod extend;
+mod forget;
+mod stats;
+mod tag;
 
 /// What every command works with.
 pub(super) struct Session<'a> {
@@ -47,6 +51,10 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Verify(words) => verify(words, session).await,
         Command::Drill(words) => drill::drill(words, session).await,
         Command::Copy(words) => copy::copy(words, session).await,
+        Command::Forget(words) => forget::forget(words, session).await,
+        Command::Tag(words) => tag::tag(words, session).await,
+        Command::Stats => stats::stats(session).await,
+        Command::Adopt(words) => adopt::adopt(words, session).await,
         Command::Doctor => doctor(session).await,
         Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),

@@ -2,7 +2,7 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, backup, copy, doctor, drill, extend, inspect, restore, verify};
+use crate::ops::{self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, restore, stats, tag, verify};
 use crate::{repo, store};
 
 /// Done.
@@ -50,6 +50,14 @@ pub(super) enum Outcome {
         /// Nothing was sent.
         dry_run: bool,
     },
+    /// `forget`.
+    Forgot(forget::Report),
+    /// `tag`.
+    Tagged(tag::Report),
+    /// `stats`.
+    Counted(Box<stats::Report>),
+    /// `adopt`.
+    Adopted(adopt::Report),
     /// `doctor`.
     Examined(doctor::Report),
     /// `extend`.
@@ -62,7 +70,10 @@ pub(super) enum Outcome {
 pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
     let found = |nothing: bool, code: u8| if nothing { DONE } else { code };
     match outcome {
-        Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Printed => DONE,
+        Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Counted(_) | Outcome::Forgot(_) | Outcome::Tagged(_) | Outcome::Printed => {
+            DONE
+        }
+        Outcome::Adopted(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::BackedUp(report) => {
             let is_held = report.object_lock.as_ref().is_none_or(|lock| lock.failed == 0);
             found(report.problem_count == 0 && report.problems.is_empty() && is_held, PROBLEMS)

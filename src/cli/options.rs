@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
 use crate::ops::restore::{DatabaseTarget, Uploaded};
-use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doctor, drill, restore, verify};
+use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doctor, drill, restore, stats, verify};
 
 mod keep;
 
@@ -92,6 +92,14 @@ impl Given<'_> {
             late: words.late,
             limits: self.limits()?,
             tools: self.tools(),
+        })
+    }
+
+    /// For `stats`.
+    pub(super) fn stats(&self) -> Result<stats::Options, Error> {
+        Ok(stats::Options {
+            limits: self.limits()?,
+            spool_folder: self.scratch_folder(),
         })
     }
 

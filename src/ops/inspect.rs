@@ -5,17 +5,19 @@
 
 use anyhow::Context;
 use futures::stream::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::items::{self, Found, stop_if_cancelled};
-use super::{Limits, Run};
+use super::{Limits, Parts, Run, retention};
 use crate::format::ObjectId;
 use crate::format::drill::Drill;
 use crate::format::manifest::MediaEntry;
 use crate::format::snapshot::{ConfigItem, ConfigKind, Problem, ProblemKind, Snapshot};
 use crate::repo::reader::Reader;
-use crate::repo::{Repository, drills, snapshots};
+use crate::repo::snapshots::Loaded;
+use crate::repo::{Repository, drills, snapshots, tags};
 
 /// One line of `snapshots`.
 #[derive(Debug, Clone, Serialize)]
@@ -28,8 +30,12 @@ pub struct SnapshotLine {
     pub server_name: String,
     /// Its tags.
     pub tags: Vec<String>,
+    /// What is in it: all three parts, unless `--only` was given.
+    pub parts: Parts,
     /// It landed too late and does not count.
     pub late: bool,
+    /// How old it is, by the store's clock.
+    pub age_seconds: i64,
     /// How many problems it carries.
     pub problems: u64,
     /// Raw bytes of everything in it.
@@ -73,19 +79,22 @@ pub struct SnapshotsReport {
 /// List the snapshots.
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
-    let loaded = snapshots::unique(loaded);
+    let mut loaded = snapshots::unique(loaded);
+    let now = run.until_cancelled(repository.date()).await?;
+    let unread = run.until_cancelled(tags::overlay(repository, &mut loaded)).await?;
     let ids: Vec<ObjectId> = loaded.iter().map(|one| one.snapshot.id).collect();
     let drills = run.until_cancelled(drills::newest(repository, &ids)).await?;
     let snapshots = loaded
         .iter()
         .map(|one| SnapshotLine {
             drilled: drills.get(&one.snapshot.id).map(Drilled::from),
-            ..line(&one.snapshot, one.time().to_string(), one.late)
+            ..line(one, now)
         })
         .collect();
-    let problems = damaged.into_iter().map(|(key, error)| Problem {
+    let damaged = damaged.into_iter().map(|(key, error)| (key.key, error)).chain(unread);
+    let problems = damaged.map(|(item, error)| Problem {
         kind: ProblemKind::Damaged,
-        item: key.key,
+        item,
         message: format!("{:#}", anyhow::Error::from(error)),
     });
     Ok(SnapshotsReport {
@@ -94,13 +103,16 @@ pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result
     })
 }
 
-fn line(snapshot: &Snapshot, time: String, late: bool) -> SnapshotLine {
+fn line(one: &Loaded, now: Timestamp) -> SnapshotLine {
+    let snapshot = &one.snapshot;
     SnapshotLine {
         id: snapshot.id.to_string(),
-        time,
+        time: one.time().to_string(),
         server_name: snapshot.server_name.clone(),
-        tags: snapshot.tags.clone(),
-        late,
+        tags: one.tags.clone(),
+        parts: retention::parts_of(snapshot),
+        late: one.late,
+        age_seconds: now.duration_since(one.time()).as_secs(),
         problems: snapshot.problem_count(),
         bytes: snapshot.raw_bytes(),
         new_bytes: snapshot.totals.new_bytes,
@@ -130,7 +142,11 @@ pub async fn show(
     limits: Limits,
     run: &Run<'_>,
 ) -> anyhow::Result<ShowReport> {
-    let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?;
+    let mut found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?;
+    run.until_cancelled(tags::overlay(repository, std::slice::from_mut(&mut found)))
+        .await?;
+    // What is shown are its tags now, not those that it was taken with.
+    found.snapshot.tags.clone_from(&found.tags);
     let drills = run.until_cancelled(drills::newest(repository, &[found.snapshot.id])).await?;
     let mut problems = found.snapshot.problems.clone();
     if let (true, Some(media)) = (all_problems, &found.snapshot.media) {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::progress::Progress;
 
+pub mod adopt;
 pub mod backup;
 mod connect;
 pub mod copy;
@@ -18,11 +19,14 @@ mod debug;
 pub mod doctor;
 pub mod drill;
 pub mod extend;
+pub mod forget;
 pub mod inspect;
 mod items;
 pub mod owners;
 pub mod restore;
 pub mod retention;
+pub mod stats;
+pub mod tag;
 pub mod verify;
 
 /// What every verb is given beside its options: who looks on, and how it is told to stop.

@@ -257,7 +257,9 @@ pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loa
     }
     let loaded = unique(written).pop().ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
     if loaded.late && !late {
-        return Err(no_snapshot("it landed late and does not count; `--late` reads it all the same"));
+        return Err(no_snapshot(
+            "it landed late and does not count; `synapse-backup adopt` makes it count, `--late` reads it as it is",
+        ));
     }
     Ok(loaded)
 }
@@ -273,7 +275,7 @@ async fn find_latest(repository: &Repository, name: &str, late: bool) -> Result<
     let hint = match newest {
         Some(found) if late => return Ok(found),
         Some(found) => format!(
-            "all snapshots are late; the newest is {}: restore it with `--late`",
+            "all snapshots are late, as after a mirroring; the newest is {}: `synapse-backup adopt --all` makes them count, `--late` reads one as it is",
             found.snapshot.id
         ),
         None if !damaged.is_empty() => "there are snapshots, but they are damaged; `synapse-backup verify` names them".to_owned(),

@@ -5,7 +5,7 @@
 
 use clap::Args;
 
-use super::tag;
+use super::tag_word;
 use crate::cli::settings::{Count, TimeSpan, Zone};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -33,6 +33,6 @@ pub(in crate::cli) struct Keep {
     #[arg(long = "keep-time-zone", value_name = "ZONE")]
     pub(in crate::cli) time_zone: Option<Zone>,
     /// All that have this tag; may be given several times, and adds to `keep.tags`.
-    #[arg(long = "keep-tag", value_name = "TAG", value_parser = tag)]
+    #[arg(long = "keep-tag", value_name = "TAG", value_parser = tag_word)]
     pub(in crate::cli) tags: Vec<String>,
 }

@@ -3,15 +3,20 @@
 //! All of it is data: it goes through pipes, has no colours there, and `-q` does not silence it. Everything that came
 //! from a homeserver or a bucket is made harmless on its way.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::stats;
 use super::summary::{kind, short};
 use super::table::{Side, Table};
 use super::text::{Colour, bytes, count, counted, escaped};
 use crate::cli::exit::Outcome;
 use crate::ops::doctor::{self, Verdict};
-use crate::ops::inspect::{Drilled, ItemLine, ShowReport, SnapshotsReport};
+use crate::ops::inspect::{Drilled, ItemLine, ShowReport, SnapshotLine, SnapshotsReport};
+use crate::ops::{Part, Parts, all_parts};
 
 /// The data of a verb, for people; nothing for those whose summary says all.
 pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
@@ -19,20 +24,35 @@ pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
         Outcome::Snapshots(report) => snapshots(report, colour),
         Outcome::Shown(report) => show(report, colour),
         Outcome::Examined(report) => checks(report, colour),
+        Outcome::Counted(report) => stats::stats(report, colour),
         _ => String::new(),
     }
 }
 
+/// A table for each homeserver.
 fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
-    if report.snapshots.is_empty() {
+    let mut homeservers: BTreeMap<&str, Vec<&SnapshotLine>> = BTreeMap::new();
+    for line in &report.snapshots {
+        homeservers.entry(&line.server_name).or_default().push(line);
+    }
+    let of_one = |(server_name, lines): (&str, Vec<&SnapshotLine>)| {
+        let number = counted(lines.len() as u64, "snapshot");
+        format!("{}: {number}\n{}", escaped(server_name), table(&lines, colour))
+    };
+    let tables: Vec<String> = homeservers.into_iter().map(of_one).collect();
+    if tables.is_empty() {
         return "no snapshots yet\n".to_owned();
     }
+    tables.join("\n")
+}
+
+fn table(lines: &[&SnapshotLine], colour: bool) -> String {
     let right = Side::Right;
     let left = Side::Left;
     let mut table = Table::new(&[
         ("id", left),
-        ("time", left),
-        ("homeserver", left),
+        ("time (UTC)", left),
+        ("age", right),
         ("size", right),
         ("new", right),
         ("media", right),
@@ -40,16 +60,18 @@ fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
         ("drilled", left),
         ("tags", left),
     ]);
-    for line in &report.snapshots {
+    for line in lines {
         let late = line.late.then(|| "late: does not count".to_owned());
+        let part = (line.parts.len() < all_parts().len()).then(|| only(&line.parts));
         let tags: Vec<String> = late
             .into_iter()
+            .chain(part)
             .chain(line.tags.iter().map(|tag| escaped(tag).into_owned()))
             .collect();
         table.row(vec![
             escaped(&short(&line.id)).into_owned(),
-            escaped(&line.time).into_owned(),
-            escaped(&line.server_name).into_owned(),
+            escaped(&minute(&line.time)).into_owned(),
+            age(line.age_seconds),
             bytes(line.bytes),
             bytes(line.new_bytes),
             count(line.media_files),
@@ -61,6 +83,35 @@ fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
         ]);
     }
     table.print(colour)
+}
+
+/// `2026-11-23 02:00`; a table of nights needs no seconds.
+fn minute(time: &str) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M").to_string(),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// In the largest unit of which there are two.
+fn age(seconds: i64) -> String {
+    match seconds {
+        ..120 => "now".to_owned(),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        172_800.. => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A snapshot that is not whole.
+fn only(parts: &Parts) -> String {
+    let word = |part: &Part| match part {
+        Part::Config => "config",
+        Part::Database => "database",
+        Part::Media => "media",
+    };
+    let words: Vec<&str> = parts.iter().map(word).collect();
+    format!("only {}", words.join(" and "))
 }
 
 /// When, or that it failed.
@@ -235,12 +286,14 @@ mod tests {
 
     #[test]
     fn a_late_snapshot_is_marked_and_names_cannot_paint() {
-        let line = SnapshotLine {
+        let late = SnapshotLine {
             id: "3f9a0c11d2e4b5a697887766554433aa".into(),
             time: "2026-11-23T02:00:04Z".into(),
             server_name: "exa\x1bmple.org".into(),
             tags: vec!["weekly".into()],
+            parts: all_parts(),
             late: true,
+            age_seconds: 86_400 * 3,
             problems: 2,
             bytes: 1 << 30,
             new_bytes: 3 << 20,
@@ -250,14 +303,29 @@ mod tests {
                 passed: true,
             }),
         };
+        let part = SnapshotLine {
+            id: "4a9a0c11d2e4b5a697887766554433aa".into(),
+            server_name: "other.org".into(),
+            tags: Vec::new(),
+            parts: [Part::Config].into(),
+            late: false,
+            age_seconds: 7_100,
+            drilled: None,
+            ..late.clone()
+        };
         let report = SnapshotsReport {
-            snapshots: vec![line],
+            snapshots: vec![part, late],
             problems: Vec::new(),
         };
         assert_eq!(
             snapshots(&report, false),
-            "id        time                  homeserver             size       new   media  problems  drilled               tags\n\
-             3f9a0c11  2026-11-23T02:00:04Z  exa\\u{1b}mple.org  1.00 GiB  3.00 MiB  20,000         2  2026-11-24T04:00:00Z  late: does not count, weekly\n"
+            "exa\\u{1b}mple.org: 1 snapshot\n\
+             id        time (UTC)        age      size       new   media  problems  drilled               tags\n\
+             3f9a0c11  2026-11-23 02:00  3 d  1.00 GiB  3.00 MiB  20,000         2  2026-11-24T04:00:00Z  late: does not count, weekly\n\
+             \n\
+             other.org: 1 snapshot\n\
+             id        time (UTC)            age      size       new   media  problems  drilled  tags\n\
+             4a9a0c11  2026-11-23 02:00  118 min  1.00 GiB  3.00 MiB  20,000         2           only config\n"
         );
         assert_eq!(snapshots(&SnapshotsReport::default(), false), "no snapshots yet\n");
     }

@@ -21,6 +21,7 @@ mod error;
 mod look;
 mod progress;
 mod report;
+mod stats;
 mod summary;
 mod table;
 mod text;

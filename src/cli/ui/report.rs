@@ -71,6 +71,10 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Drilled(report) => serde_json::to_value(report)?,
         Outcome::Examined(report) => serde_json::to_value(report)?,
         Outcome::Extended(report) => serde_json::to_value(report)?,
+        Outcome::Forgot(report) => serde_json::to_value(report)?,
+        Outcome::Counted(report) => serde_json::to_value(report)?,
+        Outcome::Tagged(report) => serde_json::to_value(report)?,
+        Outcome::Adopted(report) => serde_json::to_value(report)?,
         Outcome::Printed => Value::Null,
     };
     Ok(match value {

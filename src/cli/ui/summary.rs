@@ -15,6 +15,7 @@ use crate::store::counters::Totals;
 mod copy;
 mod drill;
 mod extend;
+mod forget;
 
 /// More problems than these are counted only; `show --problems` lists them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -53,12 +54,24 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             copy::copied(&mut out, report, *dry_run, colour);
             (report.problems.as_slice(), report.problems.len() as u64, None)
         }
+        Outcome::Forgot(report) => {
+            forget::forgotten(&mut out, report, colour);
+            (&[][..], 0, None)
+        }
+        Outcome::Tagged(report) => {
+            forget::tagged(&mut out, report);
+            (&[][..], 0, None)
+        }
+        Outcome::Adopted(report) => {
+            forget::adopted(&mut out, report, colour);
+            (report.problems.as_slice(), report.problems.len() as u64, None)
+        }
         Outcome::Created { url } => {
             let _ = writeln!(out, "created a repository at {}", escaped(url));
             (&[][..], 0, None)
         }
         Outcome::Snapshots(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
-        Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Printed => (&[][..], 0, None),
+        Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Counted(_) | Outcome::Printed => (&[][..], 0, None),
     };
     if matches!(
         outcome,

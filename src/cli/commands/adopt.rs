@@ -1,0 +1,15 @@
+//! `adopt`: one call of its verb.
+//!
+//! It needs a repository and no homeserver.
+
+use super::Session;
+use crate::cli::args;
+use crate::cli::exit::Outcome;
+use crate::ops::adopt;
+
+pub(super) async fn adopt(words: &args::Adopt, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let limits = session.given().limits()?;
+    let repository = session.open().await?;
+    let report = adopt::adopt(&repository, &words.snapshots, limits, &session.run).await?;
+    Ok(Outcome::Adopted(report))
+}

@@ -1,0 +1,299 @@
+//! What happens to snapshots after they were taken: forgotten by hand, tagged, and adopted where they were mirrored.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use jiff::SignedDuration;
+use synapse_backup::format::keys;
+use synapse_backup::format::snapshot::{self, Snapshot};
+use synapse_backup::ops::inspect::{self, SnapshotLine};
+use synapse_backup::ops::{adopt, forget, hint_of, stats, tag};
+use synapse_backup::repo::{Repository, snapshots};
+use synapse_backup::store::Store;
+use synapse_backup::store::memory::Memory;
+
+use crate::rig::{Bytes, LIMITS, backup, init, memory, noise, read, run, verify};
+
+/// A repository with a snapshot for each seed, an hour apart.
+async fn with_nights(seeds: &[u64]) -> (Arc<Memory>, Repository, Vec<Snapshot>) {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let mut taken = Vec::new();
+    for seed in seeds {
+        taken.push(backup(&repository, &mut Bytes::new(&noise(*seed, 50_000))).await.unwrap());
+        memory.clock().advance(SignedDuration::from_hours(1));
+    }
+    (memory, repository, taken)
+}
+
+async fn shown(repository: &Repository) -> Vec<SnapshotLine> {
+    inspect::snapshots(repository, &run()).await.unwrap().snapshots
+}
+
+async fn ids(repository: &Repository) -> Vec<(String, bool)> {
+    shown(repository).await.into_iter().map(|line| (line.id, line.late)).collect()
+}
+
+/// The same objects in another store, where all of them landed much later.
+fn mirror(memory: &Memory) -> Arc<Memory> {
+    let other = crate::rig::memory();
+    other.clock().advance(SignedDuration::from_hours(24 * 30));
+    for (key, bytes) in memory.objects() {
+        other.put(&key, bytes).now_or_never().unwrap().unwrap();
+    }
+    other
+}
+
+async fn reopen(memory: &Arc<Memory>) -> Repository {
+    synapse_backup::repo::open::open(memory.clone(), synapse_backup::repo::Ids::random())
+        .await
+        .unwrap()
+}
+
+const FORGET: forget::Options = forget::Options {
+    dry_run: false,
+    yes_really: false,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_is_forgotten_and_nothing_else_is_touched() {
+    let (memory, repository, taken) = with_nights(&[1, 2, 3]).await;
+    let names = [taken[0].id.to_string(), "latest".to_owned()];
+    let before = memory.objects();
+    let planned = forget::forget(&repository, &names, forget::Options { dry_run: true, ..FORGET }, &run())
+        .await
+        .unwrap();
+    assert!(planned.dry_run && memory.objects() == before, "a dry run deletes nothing");
+    let done = forget::forget(&repository, &names, FORGET, &run()).await.unwrap();
+    assert_eq!(done.forgotten, planned.forgotten);
+    assert_eq!(ids(&repository).await, [(taken[1].id.to_string(), false)]);
+    let left = memory.objects();
+    let gone: Vec<&String> = before.keys().filter(|key| !left.contains_key(*key)).collect();
+    assert!(
+        gone.len() == 2 && gone.iter().all(|key| key.starts_with(keys::SNAPSHOTS)),
+        "{gone:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_wrong_forgets_nothing() {
+    let (memory, repository, taken) = with_nights(&[1, 2]).await;
+    let before = memory.objects();
+    let good = taken[0].id.to_string();
+    for (name, wanted) in [
+        ("ffffffff", "no snapshot `ffffffff`"),
+        ("latest:other.org", "no snapshot `latest:other.org`"),
+        ("x", "no snapshot `x`"),
+        ("", "no snapshot ``"),
+    ] {
+        let failed = forget::forget(&repository, &[good.clone(), name.to_owned()], FORGET, &run())
+            .await
+            .unwrap_err();
+        assert!(failed.to_string().starts_with(wanted), "{failed}");
+    }
+    assert!(memory.objects() == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_one_is_forgotten_only_by_who_means_it() {
+    let (_, repository, taken) = with_nights(&[1, 2]).await;
+    let all: Vec<String> = taken.iter().map(|one| one.id.to_string()).collect();
+    let refused = forget::forget(&repository, &all, FORGET, &run()).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!("snapshot {} is the last good one of `example.org` with the database", all[1])
+    );
+    assert_eq!(ids(&repository).await.len(), 2);
+    let options = forget::Options {
+        yes_really: true,
+        ..FORGET
+    };
+    forget::forget(&repository, &all, options, &run()).await.unwrap();
+    assert_eq!(ids(&repository).await, []);
+}
+
+async fn change(repository: &Repository, name: &str, add: &[&str], remove: &[&str]) -> Vec<String> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
+    let options = tag::Options {
+        add: words(add),
+        remove: words(remove),
+    };
+    tag::tag(repository, name, &options, &run()).await.unwrap().tags
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_are_what_was_said_last_even_within_a_second_and_in_a_mirror() {
+    let (memory, repository, taken) = with_nights(&[1]).await;
+    let name = taken[0].id.to_string();
+    // The clock stands still: all of these have the same time of the store.
+    assert_eq!(change(&repository, &name, &["a", "b"], &[]).await, ["a", "b"]);
+    for _ in 0..4 {
+        assert_eq!(change(&repository, &name, &[], &["a"]).await, ["b"]);
+        assert_eq!(change(&repository, &name, &["a"], &[]).await, ["a", "b"]);
+    }
+    assert_eq!(change(&repository, "latest", &["c"], &["a"]).await, ["b", "c"]);
+    let changes = |memory: &Memory| memory.objects().keys().filter(|key| key.starts_with(keys::TAGS)).count();
+    assert_eq!(changes(&memory), 10);
+    assert_eq!(change(&repository, &name, &["c"], &["a"]).await, ["b", "c"]);
+    assert_eq!(changes(&memory), 10, "what is so already is not written");
+    for memory in [memory.clone(), mirror(&memory)] {
+        let repository = reopen(&memory).await;
+        assert_eq!(shown(&repository).await[0].tags, ["b", "c"]);
+        let show = inspect::show(&repository, &name, false, LIMITS, &run()).await.unwrap();
+        assert_eq!(show.snapshot.tags, ["b", "c"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_tags_that_is_damaged_is_named_and_hides_nothing() {
+    let (memory, repository, taken) = with_nights(&[1]).await;
+    change(&repository, "latest", &["a"], &[]).await;
+    let key = keys::tags(taken[0].id, repository.ids().object());
+    memory.put(&key, bytes::Bytes::from_static(b"{")).await.unwrap();
+    let report = inspect::snapshots(&repository, &run()).await.unwrap();
+    assert_eq!(report.snapshots[0].tags, ["a"]);
+    assert_eq!(
+        report.problems.iter().map(|problem| problem.item.as_str()).collect::<Vec<_>>(),
+        [key]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirrored_repository_is_adopted_whole() {
+    let (memory, _, taken) = with_nights(&[1, 2]).await;
+    let mirrored = mirror(&memory);
+    let repository = reopen(&mirrored).await;
+    let late: Vec<(String, bool)> = taken.iter().map(|one| (one.id.to_string(), true)).collect();
+    assert_eq!(ids(&repository).await, late);
+    let error = read(&repository, "latest").await;
+    assert!(error.is_ok(), "who only looks may look at a late one");
+    let error = anyhow::Error::from(snapshots::find(&repository, "latest", false).await.unwrap_err());
+    let hint = hint_of(&error).unwrap();
+    for word in [late[1].0.as_str(), "adopt --all", "--late"] {
+        assert!(hint.contains(word), "{hint}");
+    }
+    let report = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    assert_eq!(report.adopted, [late[1].0.clone(), late[0].0.clone()], "newest first");
+    assert_eq!((report.originals_left, report.problems.len()), (0, 0));
+    let listed: Vec<(String, bool)> = late.iter().map(|(id, _)| (id.clone(), false)).collect();
+    assert_eq!(ids(&repository).await, listed);
+    // The document is the same, byte by byte, and so is its time.
+    let found = snapshots::find(&repository, "latest", false).await.unwrap();
+    assert_eq!(found.snapshot, taken[1]);
+    assert_eq!(found.time(), taken[1].time);
+    assert!(read(&repository, "latest").await.unwrap() == noise(2, 50_000));
+    assert_eq!(verify(&repository).await.problems, []);
+    let again = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    assert!(again.adopted.is_empty() && again.problems.is_empty());
+    let named = adopt::adopt(&repository, &[listed[0].0.clone()], LIMITS, &run()).await.unwrap();
+    assert_eq!(named.listed_already, [listed[0].0.clone()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_whole_is_not_adopted_and_the_others_are() {
+    let (memory, _, taken) = with_nights(&[1, 2]).await;
+    let mirrored = mirror(&memory);
+    let repository = reopen(&mirrored).await;
+    let data = taken[1].databases[0].streams[0].list.entries[0].pack;
+    mirrored.delete(&keys::pack(data)).await.unwrap();
+    let report = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    assert_eq!(report.adopted, [taken[0].id.to_string()]);
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(report.problems[0].item, taken[1].id.to_string());
+    let named = [taken[1].id.to_string()];
+    let refused = adopt::adopt(&repository, &named, LIMITS, &run()).await.unwrap_err();
+    assert!(refused.to_string().contains("blobs are gone"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_repacked_before_it_was_mirrored_is_adopted_from_where_it_is_now() {
+    let (memory, repository, taken) = with_nights(&[1]).await;
+    // A second backup without an index sends everything into other packs; then those of the first go.
+    let second = crate::rig::backup_with(&repository, &mut Bytes::new(&noise(1, 50_000)), 0, None)
+        .await
+        .unwrap();
+    let old: BTreeSet<_> = taken[0].packs.iter().filter(|pack| !second.packs.contains(pack)).collect();
+    assert!(!old.is_empty());
+    let mirrored = mirror(&memory);
+    for pack in old {
+        mirrored.delete(&keys::pack(*pack)).await.unwrap();
+    }
+    let repository = reopen(&mirrored).await;
+    let report = adopt::adopt(&repository, &[taken[0].id.to_string()], LIMITS, &run()).await.unwrap();
+    assert_eq!(report.adopted.len(), 1);
+    assert!(read(&repository, &taken[0].id.to_string()).await.unwrap() == noise(1, 50_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_objects_of_a_snapshot_are_forgotten_together() {
+    let (_, repository, taken) = with_nights(&[1, 2]).await;
+    // The same snapshot written again, and a late original that nobody could delete.
+    let key = keys::snapshot(taken[0].time, taken[0].id).unwrap();
+    let object = repository.store().get(&key, synapse_backup::store::ByteRange::All).await.unwrap();
+    let past = taken[0].time - SignedDuration::from_hours(1);
+    let late = snapshot::with_not_after(&object.bytes, past).unwrap();
+    let again = keys::snapshot_again(taken[0].time, taken[0].id, repository.ids().object()).unwrap();
+    repository.store().put(&again, bytes::Bytes::from(late)).await.unwrap();
+    assert_eq!(ids(&repository).await.len(), 2);
+    forget::forget(&repository, &[taken[0].id.to_string()], FORGET, &run())
+        .await
+        .unwrap();
+    assert_eq!(ids(&repository).await, [(taken[1].id.to_string(), false)]);
+}
+
+async fn counted(repository: &Repository) -> stats::Report {
+    let options = stats::Options {
+        limits: LIMITS,
+        spool_folder: "/var/tmp".into(),
+    };
+    stats::stats(repository, &options, &run()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_one_snapshot_holds_is_what_dies_with_it() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let (common, tail) = (noise(1, 3_000_000), noise(2, 700_000));
+    let longer = [common.as_slice(), &tail].concat();
+    let nights = [common.clone(), longer.clone(), noise(3, 400_000), longer, noise(4, 900_000)];
+    let mut taken = Vec::new();
+    for night in &nights {
+        taken.push(backup(&repository, &mut Bytes::new(night)).await.unwrap());
+        memory.clock().advance(SignedDuration::from_hours(1));
+    }
+    let before = counted(&repository).await;
+    assert_eq!(before.raw_bytes, nights.iter().map(|night| night.len() as u64).sum::<u64>());
+    assert_eq!(
+        before.kinds.values().map(|kind| kind.stored_bytes).sum::<u64>(),
+        before.all.stored_bytes
+    );
+    assert_eq!((before.all.condemned_bytes, before.snapshots.len()), (0, 5));
+    assert!(before.all.compressed_bytes <= before.all.stored_bytes);
+    for (at, one) in taken.iter().enumerate() {
+        let held = before.snapshots.iter().find(|held| held.id == one.id.to_string()).unwrap();
+        let without = crate::rig::memory();
+        for (key, bytes) in memory.objects() {
+            if !key.contains(&held.id) {
+                without.put(&key, bytes).await.unwrap();
+            }
+        }
+        let after = counted(&reopen(&without).await).await;
+        let died = before.all.deduplicated_bytes - after.all.deduplicated_bytes;
+        assert_eq!(held.only_raw_bytes, died, "night {at}");
+        assert_eq!(died >= 400_000, at == 2 || at == 4, "night {at}: {died}");
+        assert!(at == 0 || at == 2 || at == 4 || died == 0, "night {at} is there twice");
+        assert_eq!(after.all.dead_bytes > before.all.dead_bytes, died > 0, "night {at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condemned_pack_is_counted_as_such() {
+    let (memory, repository, taken) = with_nights(&[1]).await;
+    let before = counted(&repository).await;
+    let pack = taken[0].databases[0].streams[0].list.entries[0].pack;
+    memory.put(&keys::condemned(pack), bytes::Bytes::new()).await.unwrap();
+    let after = counted(&repository).await;
+    assert_eq!(after.all.condemned_bytes, memory.objects()[&keys::pack(pack)].len() as u64);
+    assert_eq!(after.all.deduplicated_bytes, before.all.deduplicated_bytes, "it is still needed");
+}
