@@ -102,6 +102,7 @@ class Stage:
 
 def e2e(messages: int, files: int, keep: bool) -> int:
     """Runs every sentence; the exit code is 1 if one failed."""
+    import drills
     import faults
     import offsite
     import rescue
@@ -112,6 +113,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
             stage = Stage(ground)
             stage.story.begin(messages, files)
             round_trip(stage, sentences)
+            drills.all_drills(stage, sentences)
             rescue.all_rescues(stage, sentences, BUCKET, PREFIX)
             faults.all_faults(stage, sentences)
             offsite.moved_media(stage, sentences)

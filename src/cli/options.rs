@@ -128,6 +128,7 @@ impl Given<'_> {
             folder: words.to.as_deref().map_or_else(|| Ok(self.scratch_folder()), absolute)?,
             container_path_map: self.settings.synapse.path_map(),
             working_directory: self.settings.synapse.working_directory.clone().map(|AbsolutePath(path)| path),
+            start_synapse: words.start_synapse.clone(),
             late: words.late,
             no_record: words.no_record,
             limits: self.limits()?,

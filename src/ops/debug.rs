@@ -141,6 +141,7 @@ impl Debug for drill::Options {
             folder,
             container_path_map,
             working_directory,
+            start_synapse,
             late,
             no_record,
             limits,
@@ -154,6 +155,7 @@ impl Debug for drill::Options {
             .field("folder", folder)
             .field("container_path_map", container_path_map)
             .field("working_directory", working_directory)
+            .field("start_synapse", start_synapse)
             .field("late", late)
             .field("no_record", no_record)
             .field("limits", limits)

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod media;
 mod nouns;
 pub mod postgres;
+pub mod trial;
 pub mod yaml;
 
 use std::io;

@@ -22,6 +22,7 @@ pub(crate) fn options(folder: &Path, snapshot: &str, database: &str) -> drill::O
         folder: folder.to_owned(),
         container_path_map: Vec::new(),
         working_directory: Some("/".into()),
+        start_synapse: None,
         late: false,
         no_record: false,
         limits: LIMITS,

@@ -25,7 +25,8 @@ Examples:
   synapse-backup drill
   synapse-backup drill --media=sample:5
   synapse-backup drill latest --database synapse=postgresql:///drill
-  synapse-backup drill --to /srv/scratch --json";
+  synapse-backup drill --to /srv/scratch --json
+  synapse-backup drill --start-synapse '/opt/venvs/matrix-synapse/bin/python -m synapse.app.homeserver'";
 
 #[derive(ClapArgs)]
 pub(in crate::cli) struct Drill {
@@ -44,6 +45,9 @@ pub(in crate::cli) struct Drill {
     /// Make the scratch folder here [default: TMPDIR or /var/tmp].
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) to: Option<PathBuf>,
+    /// Start a Synapse on what came back with this command (`-c FILE` is added), kept from everything outside, and ask it.
+    #[arg(long, value_name = "COMMAND")]
+    pub(in crate::cli) start_synapse: Option<String>,
     /// Take a snapshot that landed late, too.
     #[arg(long)]
     pub(in crate::cli) late: bool,

@@ -65,6 +65,11 @@ impl Folder {
         self.path.join("pg")
     }
 
+    /// Where a started Synapse keeps what it needs.
+    pub(super) fn synapse(&self) -> PathBuf {
+        self.path.join("synapse")
+    }
+
     /// Away with it.
     pub(super) async fn remove(self) -> anyhow::Result<()> {
         let path = self.path.clone();

@@ -17,6 +17,7 @@ use crate::format::drill::{Drill, DrillCheck};
 use crate::format::snapshot::{Problem, Snapshot};
 use crate::repo::{Repository, drills, snapshots};
 
+mod alive;
 mod checks;
 mod databases;
 mod facts;
@@ -72,6 +73,8 @@ pub struct Options {
     pub container_path_map: Vec<(PathBuf, PathBuf)>,
     /// The settings' `synapse.working_directory`.
     pub working_directory: Option<PathBuf>,
+    /// Start a Synapse on what came back with this command of a shell, and ask it.
+    pub start_synapse: Option<String>,
     /// Take a late snapshot too.
     pub late: bool,
     /// Write no record into the repository.
@@ -168,6 +171,7 @@ async fn try_out(
     files::restore(&trial, &mut checks).await?;
     files::check(&trial, &mut checks).await?;
     media::check(&trial, &loaded, &mut checks).await?;
+    alive::check(&trial, &loaded, &mut checks).await?;
     Ok(checks)
 }
 

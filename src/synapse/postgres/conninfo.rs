@@ -238,6 +238,11 @@ impl ConnInfo {
             .map(String::as_str)
     }
 
+    /// What libpq must find in the environment of whoever uses [`ConnInfo::to_argument`]: the password is in it.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        self.variables.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
     /// A connection string that may stand in argv.
     pub fn to_argument(&self) -> String {
         let ours = std::iter::once(("application_name", "synapse-backup"));
