@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use synapse_backup::store::counters::Counters;
-use synapse_backup::store::s3::{Provider, S3Options};
+use synapse_backup::store::s3::{CustomerKey, Provider, S3Options};
 use synapse_backup::store::{ByteRange, Error, s3};
 use tempfile::TempDir;
 
@@ -95,6 +95,42 @@ async fn a_certificate_of_ones_own_is_refused_until_it_is_named() {
             ..named.clone()
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_under_a_customers_key_is_read_with_it_and_not_without() {
+    let folder = certificate();
+    let minio = Minio::start(&How {
+        certificates: Some(folder.path()),
+        buckets: &["bucket"],
+        ..How::default()
+    });
+    // The text of `sse_customer_key` is the key; in base64 for who writes here.
+    let key = "0123456789abcdef0123456789abcdef";
+    let body: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    minio.put_under_key("bucket", "media/sealed", &body, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    let with = |customer_key| S3Options {
+        ca_file: Some(folder.path().join("public.crt")),
+        customer_key,
+        ..minio.options("bucket")
+    };
+    let store = s3::open(with(Some(CustomerKey::new(key.as_bytes(), None))), Arc::default())
+        .await
+        .unwrap();
+    assert!(store.get("media/sealed", ByteRange::All).await.unwrap().bytes == body);
+    let range = ByteRange::From {
+        offset: 300_000,
+        length: 200_000,
+    };
+    let got = store.get("media/sealed", range).await.unwrap();
+    assert!(got.bytes == body[300_000..] && got.object_bytes == 400_000);
+    let wrong = CustomerKey::new(b"another key another key another ", None);
+    assert!(!format!("{wrong:?}").contains("YW5vdGhlci"));
+    for (case, customer_key) in [("none", None), ("wrong", Some(wrong))] {
+        let store = s3::open(with(customer_key), Arc::default()).await.unwrap();
+        let error = store.get("media/sealed", ByteRange::All).await.unwrap_err();
+        assert!(matches!(error, Error::Failed { .. } | Error::Denied { .. }), "{case}: {error:?}");
     }
 }
 

@@ -197,6 +197,33 @@ impl Minio {
         }
     }
 
+    /// Write an object under a customer's key (SSE-C), which `mc` can and we cannot: we only read them.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn put_under_key(&self, bucket: &str, key: &str, body: &[u8], customer_key_base64: &str) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let file = folder.path().join("body");
+        std::fs::write(&file, body).expect("a file for the object");
+        let host = self.endpoint.replace("://", &format!("://{ACCESS_KEY}:{SECRET_KEY}@"));
+        let done = Command::new(admin())
+            .arg("--config-dir")
+            .arg(folder.path())
+            .args(["--insecure", "--json", "cp", "--enc-c"])
+            .arg(format!("test/{bucket}/={}", customer_key_base64.trim_end_matches('=')))
+            .arg(&file)
+            .arg(format!("test/{bucket}/{key}"))
+            .env("MC_HOST_test", host)
+            .output()
+            .expect("mc starts");
+        assert!(
+            done.status.success(),
+            "mc cp: {}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+
     /// Make a user who may do what this policy says and nothing else.
     ///
     /// # Panics

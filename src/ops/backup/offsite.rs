@@ -1,7 +1,7 @@
 //! Media that Synapse has moved to a bucket (`s3_storage_provider`): read from there, block by block.
 //!
 //! An object's key is the provider's prefix followed by the path in the media store (synapse-s3-storage-provider,
-//! `s3_storage_provider.py`). Objects under a customer's key (SSE-C) cannot be read here; they are recorded so.
+//! `s3_storage_provider.py`). Objects under a customer's key (SSE-C) are read with it: the text of `sse_customer_key`, as boto takes it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::format::snapshot::ProblemKind;
 use crate::format::{BLOB_BYTES_MAX, BlobId, PackKind};
 use crate::repo::writer::Writer;
 use crate::store::counters::Counters;
-use crate::store::s3::{self, AccessKey, S3Options};
+use crate::store::s3::{self, AccessKey, CustomerKey, S3Options};
 use crate::store::{ByteRange, Error, Store};
 use crate::synapse::{Homeserver, ProviderKind, S3Provider};
 
@@ -58,6 +58,10 @@ fn options(s3: &S3Provider) -> S3Options {
         endpoint: s3.endpoint.clone(),
         region: s3.region.clone(),
         access_key,
+        customer_key: s3
+            .sse_customer_key
+            .as_ref()
+            .map(|key| CustomerKey::new(key.expose().as_bytes(), s3.sse_customer_algorithm.as_deref())),
         ..S3Options::default()
     }
 }
@@ -74,10 +78,6 @@ pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> an
 }
 
 async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Result<Outcome> {
-    if bucket.sealed {
-        let message = "it is in a bucket under a customer's key (SSE-C), which this version cannot read".to_owned();
-        return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
-    }
     let key = format!("{}{path}", bucket.prefix);
     let (mut whole, mut blobs, mut read) = (Sha256::new(), Vec::new(), 0);
     loop {
@@ -94,6 +94,12 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
                     ProblemKind::Unreadable,
                     "the media bucket does not allow reading it".into(),
                 ));
+            }
+            // Each object has its own key, or none: what one cannot be read with says nothing about the others.
+            Err(error @ Error::Failed { .. }) if bucket.sealed => {
+                let error = anyhow::Error::from(error);
+                let message = format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}");
+                return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
             }
             Err(error) => return Err(error).with_context(|| format!("read {key} from the media bucket")),
         };
@@ -116,6 +122,7 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
                 blobs,
                 owner: None,
                 changed: read != got.object_bytes,
+                elsewhere: true,
             }));
         }
     }

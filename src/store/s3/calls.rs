@@ -245,6 +245,10 @@ impl S3 {
             .key(self.full(key))
             .set_version_id(version.map(str::to_owned))
             .set_range(range_header(range));
+        let request = match &self.customer_key {
+            Some(key) => key.on_get(request),
+            None => request,
+        };
         let request = request.customize().interceptor(self.meter(&seen));
         let mut answer = self
             .in_time(Ask::new(Kind::Get), async { request.send().await.map_err(Failure::of) })

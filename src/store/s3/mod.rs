@@ -22,6 +22,7 @@ use super::versions::{ObjectLock, Versions};
 use super::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 use checksum::Sum;
 use classify::{Failure, Reason};
+pub use customer::CustomerKey;
 use meter::Clock;
 pub use provider::{Checksum, Provider};
 pub use retry::Patience;
@@ -33,6 +34,7 @@ mod checksum;
 mod classify;
 mod client;
 mod credentials;
+mod customer;
 mod meter;
 mod provider;
 mod retry;
@@ -68,6 +70,8 @@ pub struct S3Options {
     pub provider: Option<Provider>,
     /// How long to go on trying.
     pub patience: Patience,
+    /// Objects are read with this key (SSE-C); what is written lies under no key.
+    pub customer_key: Option<CustomerKey>,
     /// Hold every object that is written for so long.
     pub object_lock: Option<ObjectLock>,
 }
@@ -124,6 +128,7 @@ pub async fn open(options: S3Options, counters: Arc<Counters>) -> Result<Arc<dyn
         checksum: OnceLock::new(),
         answered: AtomicBool::new(false),
         object_lock: options.object_lock,
+        customer_key: options.customer_key,
         clock: Arc::default(),
     }))
 }
@@ -143,6 +148,7 @@ struct S3 {
     checksum: OnceLock<Checksum>,
     answered: AtomicBool,
     object_lock: Option<ObjectLock>,
+    customer_key: Option<CustomerKey>,
     clock: Arc<Clock>,
 }
 
