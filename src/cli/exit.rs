@@ -172,7 +172,7 @@ mod tests {
                 cure: None,
             };
             let checks = verdicts.into_iter().map(check).collect();
-            assert_eq!(of_outcome(&Outcome::Examined(doctor::Report { checks })), code);
+            assert_eq!(of_outcome(&Outcome::Examined(doctor::Report { checks, media: None })), code);
         }
     }
 }

@@ -367,6 +367,7 @@ mod tests {
                     Some("install postgresql-client-15"),
                 ),
             ],
+            media: None,
         };
         assert_eq!(
             checks(&report, false),

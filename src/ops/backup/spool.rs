@@ -14,7 +14,7 @@ const PATH_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Rows go in.
 #[derive(Debug)]
-pub(super) struct Spool {
+pub(in crate::ops) struct Spool {
     memory: Vec<u8>,
     memory_bytes_max: usize,
     folder: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Spool {
 
 impl Spool {
     /// At most `memory_bytes_max` in memory, the rest in an unlinked file in `folder`.
-    pub(super) fn new(memory_bytes_max: usize, folder: &Path) -> Self {
+    pub(in crate::ops) fn new(memory_bytes_max: usize, folder: &Path) -> Self {
         Self {
             memory: Vec::new(),
             memory_bytes_max,
@@ -34,7 +34,7 @@ impl Spool {
         }
     }
 
-    pub(super) fn push(&mut self, row: &MediaItem) -> io::Result<()> {
+    pub(in crate::ops) fn push(&mut self, row: &MediaItem) -> io::Result<()> {
         self.rows += 1;
         if self.file.is_none() && self.memory.len() + text(row).len() + 64 > self.memory_bytes_max {
             let mut file = BufWriter::with_capacity(256 << 10, tempfile::tempfile_in(&self.folder)?);
@@ -49,7 +49,7 @@ impl Spool {
     }
 
     /// The rows, in the order in which they were pushed.
-    pub(super) fn rows(self) -> io::Result<Rows> {
+    pub(in crate::ops) fn rows(self) -> io::Result<Rows> {
         let source: Box<dyn Read + Send> = match self.file {
             Some(file) => {
                 let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -63,14 +63,14 @@ impl Spool {
 }
 
 /// Rows come out.
-pub(super) struct Rows {
+pub(in crate::ops) struct Rows {
     source: Box<dyn Read + Send>,
     left: u64,
 }
 
 impl Rows {
     /// How many are still to come.
-    pub(super) fn count_left(&self) -> u64 {
+    pub(in crate::ops) fn count_left(&self) -> u64 {
         self.left
     }
 }

@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 use super::connect::{self, Source};
 use super::{Run, Tools as ToolOptions};
 use crate::repo::{Repository, snapshots};
+use crate::synapse::Homeserver;
 use crate::synapse::postgres::Tools;
 use crate::synapse::postgres::snapshot::Snapshot as Moment;
-use crate::synapse::{Homeserver, ProviderKind};
 
 mod bucket;
+mod media;
 mod rights;
+mod walk;
+
+pub use walk::{MediaWalk, WalkOptions, walk_media};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,6 +62,9 @@ pub struct Options {
 pub struct Report {
     /// In the order in which they were made.
     pub checks: Vec<Check>,
+    /// The walk over the media store, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaWalk>,
 }
 
 /// How far the local clock may be from the store's before somebody should look.
@@ -75,7 +82,7 @@ pub async fn doctor(
         check_configuration(&homeserver, &mut report);
         if let Ok(homeserver) = &homeserver {
             check_databases(homeserver, options, &mut report).await;
-            check_media(homeserver, &mut report);
+            media::check_media(homeserver, &mut report);
         }
         check_store(repository, options, &mut report).await;
         anyhow::Ok(())
@@ -85,6 +92,17 @@ pub async fn doctor(
 }
 
 impl Report {
+    /// What a walk over the media store came to.
+    pub fn add_walk(&mut self, walked: anyhow::Result<MediaWalk>) {
+        match walked {
+            Ok(walk) => {
+                self.checks.push(walk.check());
+                self.media = Some(walk);
+            }
+            Err(error) => self.error("media files", &error),
+        }
+    }
+
     fn warn(&mut self, name: &str, message: impl Into<String>, cure: impl Into<String>) {
         self.add(name, Verdict::Warning, message, Some(cure.into()));
     }
@@ -189,33 +207,6 @@ struct Collation {
 const COLLATION: &str = "SELECT datcollate AS collation FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
 /// A doctor does not wait long for locks.
 const DOCTOR_LOCK_SECONDS: u64 = 10;
-
-fn check_media(homeserver: &Homeserver, report: &mut Report) {
-    let media = &homeserver.media;
-    match std::fs::read_dir(&media.path) {
-        Ok(_) => report.ok("media store", media.path.display().to_string()),
-        Err(error) if media.enable_local_media_storage => {
-            let cure = "set `synapse.working_directory` or `synapse.path_map`, and run as a user who may read it".to_owned();
-            report.add(
-                "media store",
-                Verdict::Failure,
-                format!("{}: {error}", media.path.display()),
-                Some(cure),
-            );
-        }
-        Err(_) => report.ok("media store", "nothing is stored locally"),
-    }
-    for provider in &media.providers {
-        let (name, verdict, cure) = match &provider.kind {
-            ProviderKind::FileSystem { directory } => (directory.display().to_string(), Verdict::Ok, None),
-            ProviderKind::S3(s3) => (format!("bucket {}", s3.bucket), Verdict::Warning, Some(NO_PROVIDER)),
-            ProviderKind::Other { module } => (module.clone(), Verdict::Warning, Some(NO_PROVIDER)),
-        };
-        report.add("media provider", verdict, name, cure.map(str::to_owned));
-    }
-}
-
-const NO_PROVIDER: &str = "media that are only there are not saved by this version; each is recorded as missing";
 
 async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Options, report: &mut Report) {
     let repository = match repository {
