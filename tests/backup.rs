@@ -37,6 +37,8 @@ mod forged;
 mod media;
 #[path = "backup/names.rs"]
 mod names;
+#[path = "backup/planted.rs"]
+mod planted;
 #[path = "backup/repair.rs"]
 mod repair;
 #[path = "backup/restore.rs"]
@@ -47,3 +49,5 @@ mod round_trip;
 mod together;
 #[path = "backup/uploads.rs"]
 mod uploads;
+#[path = "backup/walk.rs"]
+mod walk;

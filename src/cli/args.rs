@@ -13,6 +13,7 @@ use super::settings::TagWord;
 
 mod adopt;
 mod copy;
+mod doctor;
 mod drill;
 mod forget;
 mod keep;
@@ -23,6 +24,7 @@ mod verify;
 
 pub(super) use adopt::Adopt;
 pub(super) use copy::Copy;
+pub(super) use doctor::Doctor;
 pub(super) use drill::Drill;
 pub(super) use forget::Forget;
 pub(super) use keep::Keep;
@@ -177,7 +179,7 @@ pub(super) enum Command {
     Adopt(Adopt),
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
-    Doctor,
+    Doctor(Doctor),
     /// Under Object Lock: hold longer whatever the listed snapshots need.
     #[command(after_long_help = EXTEND_HELP)]
     Extend,
@@ -207,7 +209,7 @@ impl Command {
             Self::Tag(_) => "tag",
             Self::Stats => "stats",
             Self::Adopt(_) => "adopt",
-            Self::Doctor => "doctor",
+            Self::Doctor(_) => "doctor",
             Self::Extend => "extend",
             Self::Completions(_) => "completions",
             Self::Man => "man",
@@ -268,6 +270,9 @@ pub(super) struct Show {
     /// List every problem, those of single media files too.
     #[arg(long)]
     pub(super) problems: bool,
+    /// Print the media that are lost, one a line, as `media.accepted_losses` takes them, and nothing else.
+    #[arg(long, conflicts_with = "problems")]
+    pub(super) losses: bool,
     #[command(flatten)]
     pub(super) past: Past,
 }

@@ -24,6 +24,7 @@ mod copy;
 mod drill;
 mod extend;
 mod forget;
+pub(super) mod losses;
 mod stats;
 mod tag;
 
@@ -55,7 +56,7 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Tag(words) => tag::tag(words, session).await,
         Command::Stats => stats::stats(session).await,
         Command::Adopt(words) => adopt::adopt(words, session).await,
-        Command::Doctor => doctor(session).await,
+        Command::Doctor(words) => doctor(words, session).await,
         Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),
         Command::Man => man(session.screen),
@@ -110,6 +111,9 @@ async fn snapshots(past: Past, session: &Session<'_>) -> anyhow::Result<Outcome>
 }
 
 async fn show(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    if words.losses {
+        return losses::losses(words, session).await;
+    }
     let repository = session.open_past(words.past).await?;
     let report = ops::inspect::show(
         &repository,
@@ -181,12 +185,22 @@ async fn verify(words: &args::Verify, session: &Session<'_>) -> anyhow::Result<O
     Ok(Outcome::Verified(report))
 }
 
-async fn doctor(session: &Session<'_>) -> anyhow::Result<Outcome> {
+async fn doctor(words: &args::Doctor, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().doctor()?;
     session.url()?;
     let homeserver = connect::homeserver(session.settings, session.environment).await;
     let repository = session.open().await;
-    let report = ops::doctor::doctor(repository, homeserver, &options, &session.run).await?;
+    let walked = match &homeserver {
+        Ok(homeserver) if words.media => {
+            let options = session.given().media_walk()?;
+            Some(ops::doctor::walk_media(homeserver, &options, &session.run).await)
+        }
+        _ => None,
+    };
+    let mut report = ops::doctor::doctor(repository, homeserver, &options, &session.run).await?;
+    if let Some(walked) = walked {
+        report.add_walk(walked);
+    }
     Ok(Outcome::Examined(report))
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::BinaryBytes;
 
 use super::args::{self, Only};
+use super::commands::losses;
 use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
@@ -154,6 +155,16 @@ impl Given<'_> {
             choice,
             dry_run: words.dry_run,
             limits: self.limits()?,
+        })
+    }
+
+    /// For `doctor --media`.
+    pub(super) fn media_walk(&self) -> Result<doctor::WalkOptions, Error> {
+        Ok(doctor::WalkOptions {
+            tools: self.tools(),
+            now: system::now(),
+            memory_bytes: self.limits()?.memory_bytes,
+            spool_folder: self.scratch_folder(),
         })
     }
 
@@ -320,14 +331,7 @@ fn accepted_losses(path: &std::path::Path) -> Result<std::collections::HashSet<S
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let item = |line: &str| {
-        if line.starts_with("media/") {
-            line.to_owned()
-        } else {
-            format!("media/{line}")
-        }
-    };
-    Ok(lines.map(item).collect())
+    Ok(lines.map(losses::item_of_line).collect())
 }
 
 #[cfg(test)]

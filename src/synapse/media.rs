@@ -109,6 +109,15 @@ pub struct MediaRow {
     pub kind: MediaKind,
 }
 
+/// Local uploads whose state no file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub struct RowStates {
+    /// Begun and not finished: there is a row, and nothing to save yet.
+    pub not_uploaded: u64,
+    /// Out of reach of users, saved like all others.
+    pub quarantined: u64,
+}
+
 /// One row of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaItem {
@@ -167,6 +176,26 @@ impl MediaTables {
             copy: session.copy_out("the rows of media", &query).await?,
             kind,
         })
+    }
+
+    /// How many local uploads are in a state that no file tells; read through the snapshot's session.
+    pub async fn states(&self, session: &mut Session) -> Result<RowStates, Error> {
+        let table = "local_media_repository";
+        let column = |name: &str, otherwise: &str| {
+            if self.has(table, name) {
+                format!("m.{name}")
+            } else {
+                otherwise.to_owned()
+            }
+        };
+        let upload = format!("{} IS NULL", column("url_cache", "NULL"));
+        let quarantined = format!("{} IS NOT NULL", column("quarantined_by", "NULL"));
+        let query = format!(
+            "SELECT pg_catalog.count(*) FILTER (WHERE m.media_length IS NULL) AS not_uploaded, \
+             pg_catalog.count(*) FILTER (WHERE m.media_length IS NOT NULL AND {quarantined}) AS quarantined FROM {} AS m WHERE {upload}",
+            self.table(table)
+        );
+        session.one("the states of media", &query).await
     }
 
     /// Which of these paths the database still wants: ask a session of its own, now, not the snapshot's.

@@ -129,7 +129,17 @@ fn backed_up(out: &mut String, report: &backup::Report, colour: bool) {
         (media.new, "new"),
         (media.unchanged, "unchanged"),
         (media.missing, "missing"),
+        (media.short, "short"),
+        (media.changed, "changed"),
+        (media.hash_differs, "with another hash"),
+        (media.unreadable, "unreadable"),
+        (media.not_a_file, "not a file"),
         (media.deferred, "deferred"),
+        (media.accepted, "lost and accepted"),
+        (media.elsewhere, "from a storage provider"),
+        (media.quarantined, "quarantined"),
+        (media.not_uploaded, "not uploaded yet"),
+        (media.deleted, "deleted meanwhile"),
         (media.thumbnails_missing, "thumbnails that Synapse will make again"),
     ];
     let states: Vec<String> = states

@@ -70,6 +70,16 @@ pub struct Snapshot {
     pub seconds: u64,
 }
 
+/// States of media that are counted and are no problems.
+const NO_PROBLEMS: [&str; 6] = [
+    "present",
+    "accepted",
+    "deleted",
+    "not_uploaded",
+    "quarantined",
+    "thumbnails_missing",
+];
+
 impl Snapshot {
     /// Every list in it: streams, config items, media shards.
     pub fn lists(&self) -> impl Iterator<Item = &super::list::List> {
@@ -94,7 +104,7 @@ impl Snapshot {
     /// Problems of the document and of single media files.
     pub fn problem_count(&self) -> u64 {
         let counts = self.media.iter().flat_map(|media| &media.counts);
-        let problems = counts.filter(|(state, _)| !matches!(state.as_str(), "present" | "accepted" | "deleted"));
+        let problems = counts.filter(|(state, _)| !NO_PROBLEMS.contains(&state.as_str()));
         problems.fold(self.problems.len() as u64, |sum, (_, count)| sum.saturating_add(*count))
     }
 

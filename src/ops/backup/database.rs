@@ -22,7 +22,7 @@ use crate::ops::connect::{LOCK_SECONDS, Source};
 use crate::ops::{Limits, Part, Run};
 use crate::repo::reader::Reader;
 use crate::repo::writer::{self, Alongside, Stored, Writer};
-use crate::synapse::media::{MediaChoice, MediaKind, MediaTables};
+use crate::synapse::media::{MediaChoice, MediaKind, MediaTables, RowStates};
 use crate::synapse::postgres::dump::{self, Dump, DumpOptions};
 use crate::synapse::postgres::facts::{self, COUNTED_BYTES_MAX};
 use crate::synapse::postgres::outline::{Outline, PlannedStream};
@@ -57,7 +57,7 @@ pub(super) struct Task<'a> {
 pub(super) async fn store_databases(
     task: &Task<'_>,
     sources: &[Source],
-    mut rows: Option<oneshot::Sender<Rows>>,
+    mut rows: Option<oneshot::Sender<Drained>>,
 ) -> anyhow::Result<StoredDatabases> {
     let mut stored = StoredDatabases::default();
     for source in sources {
@@ -78,7 +78,7 @@ pub(super) async fn store_databases(
 async fn store_one(
     task: &Task<'_>,
     source: &Source,
-    rows: Option<oneshot::Sender<Rows>>,
+    rows: Option<oneshot::Sender<Drained>>,
     wanted: bool,
 ) -> anyhow::Result<(Option<Database>, Option<DatabaseReport>)> {
     let mut moment = Moment::export(&source.info, task.tools, LOCK_SECONDS).await?;
@@ -197,18 +197,27 @@ fn list_of<'a>(snapshot: &'a Snapshot, database: &str, stream: &str) -> Option<&
     database.streams.iter().find(|one| one.name == stream).map(|one| &one.list)
 }
 
+/// The media rows of one moment.
+#[derive(Debug)]
+pub(super) struct Drained {
+    pub(super) rows: Rows,
+    pub(super) states: RowStates,
+}
+
 /// The media rows of this moment, at database speed.
-async fn drain(task: &Task<'_>, moment: &mut Moment, out: Option<oneshot::Sender<Rows>>) -> anyhow::Result<()> {
+async fn drain(task: &Task<'_>, moment: &mut Moment, out: Option<oneshot::Sender<Drained>>) -> anyhow::Result<()> {
     let Some(out) = out else { return Ok(()) };
     let options = task.options;
     let memory = usize::try_from(options.limits.memory_bytes / 4).unwrap_or(usize::MAX);
     let mut spool = Spool::new(memory, &options.spool_folder);
+    let mut states = RowStates::default();
     let choice = MediaChoice {
         thumbnails: options.thumbnails,
         remote: options.remote,
         url_cache: options.url_cache,
     };
     if let Some(tables) = MediaTables::find(&mut moment.session).await? {
+        states = tables.states(&mut moment.session).await?;
         for kind in choice.kinds() {
             let mut rows = tables.rows(&mut moment.session, kind).await.context("read the rows of media")?;
             while let Some(row) = rows.next().await.context("read the rows of media")? {
@@ -217,7 +226,8 @@ async fn drain(task: &Task<'_>, moment: &mut Moment, out: Option<oneshot::Sender
         }
     }
     // A receiver that is gone has failed by itself, and says so.
-    let _ = out.send(spool.rows().context("keep the rows of media for later")?);
+    let rows = spool.rows().context("keep the rows of media for later")?;
+    let _ = out.send(Drained { rows, states });
     Ok(())
 }
 

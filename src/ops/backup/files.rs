@@ -72,6 +72,8 @@ pub(super) struct SavedFile {
     pub(super) owner: Option<FileOwner>,
     /// It changed while it was read.
     pub(super) changed: bool,
+    /// Not at the first place where it may be.
+    pub(super) elsewhere: bool,
 }
 
 /// Permission bits and owner of a file.
@@ -109,7 +111,8 @@ pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<
         .await?;
     let mut outcomes = Vec::with_capacity(files.len());
     let mut large = Vec::new();
-    let begun = read_batch(files.into_iter().map(|(paths, _)| paths).collect()).await?;
+    let paths = files.into_iter().map(|(paths, _)| paths).collect();
+    let begun = read_batch(paths, READ_PATIENCE, read_small).await?;
     let (begun, frames) = blocking({
         let writer = writer.clone();
         move || {
@@ -140,23 +143,23 @@ pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<
 }
 
 /// Open and read small files together; if they do not come back in time, one by one, to name those that hang.
-async fn read_batch(files: Vec<Vec<PathBuf>>) -> Result<Vec<Begun>> {
+async fn read_batch(files: Vec<Vec<PathBuf>>, patience: Duration, read_one: fn(&[PathBuf]) -> Begun) -> Result<Vec<Begun>> {
     let together = files.clone();
-    let read = blocking(move || Ok(together.iter().map(|paths| read_small(paths)).collect()));
-    if let Ok(begun) = tokio::time::timeout(READ_PATIENCE, read).await {
+    let read = blocking(move || Ok(together.iter().map(|paths| read_one(paths)).collect()));
+    if let Ok(begun) = tokio::time::timeout(patience, read).await {
         return begun;
     }
     let mut begun = Vec::with_capacity(files.len());
     for paths in files {
-        let read = blocking(move || Ok(read_small(&paths)));
-        let hangs = || Begun::Done(Outcome::Failed(ProblemKind::Unreadable, hanging()));
-        begun.push(tokio::time::timeout(READ_PATIENCE, read).await.unwrap_or_else(|_| Ok(hangs()))?);
+        let read = blocking(move || Ok(read_one(&paths)));
+        let hangs = || Begun::Done(Outcome::Failed(ProblemKind::Unreadable, hanging(patience)));
+        begun.push(tokio::time::timeout(patience, read).await.unwrap_or_else(|_| Ok(hangs()))?);
     }
     Ok(begun)
 }
 
-fn hanging() -> String {
-    format!("it did not answer within {} s: does the file system hang?", READ_PATIENCE.as_secs())
+fn hanging(patience: Duration) -> String {
+    format!("it did not answer within {} s: does the file system hang?", patience.as_secs())
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -197,6 +200,8 @@ impl Begun {
 struct Opened {
     file: File,
     metadata: std::fs::Metadata,
+    /// Not at the first of its places.
+    elsewhere: bool,
 }
 
 fn failed(error: &std::io::Error) -> Outcome {
@@ -213,7 +218,10 @@ fn open(paths: &[PathBuf]) -> std::result::Result<Opened, Outcome> {
         match open_one(path) {
             Err(Outcome::Missing) => {}
             Err(other) => outcome = other,
-            opened => return opened,
+            Ok(opened) => {
+                let elsewhere = paths.first() != Some(path);
+                return Ok(Opened { elsewhere, ..opened });
+            }
         }
     }
     Err(outcome)
@@ -232,7 +240,11 @@ fn open_one(path: &Path) -> std::result::Result<Opened, Outcome> {
     if !metadata.is_file() {
         return Err(Outcome::Failed(ProblemKind::NotAFile, "it is not a regular file".into()));
     }
-    Ok(Opened { file, metadata })
+    Ok(Opened {
+        file,
+        metadata,
+        elsewhere: false,
+    })
 }
 
 /// Open, and read a file of at most one blob.
@@ -288,7 +300,7 @@ async fn save_large(writer: &Writer, kind: PackKind, opened: Opened) -> Result<O
             Ok((opened, bytes, end))
         };
         let Ok(block) = tokio::time::timeout(READ_PATIENCE, blocking(job)).await else {
-            return Ok(Outcome::Failed(ProblemKind::Unreadable, hanging()));
+            return Ok(Outcome::Failed(ProblemKind::Unreadable, hanging(READ_PATIENCE)));
         };
         let (back, block, end) = block?;
         if let Err(error) = end {
@@ -348,11 +360,14 @@ fn saved(opened: &Opened, bytes: u64, sha256: BlobId, blobs: Vec<FileBlob>, chan
         blobs,
         owner: Some(owner),
         changed,
+        elsewhere: opened.elsewhere,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]
@@ -369,5 +384,22 @@ mod tests {
             assert_eq!(batches(&sizes), expected, "{sizes:?}");
         }
         assert_eq!(batches(&vec![0; BATCH_FILES + 1]).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_is_named_and_holds_up_no_other() {
+        fn read(paths: &[PathBuf]) -> Begun {
+            if paths[0].ends_with("hangs") {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            Begun::Done(Outcome::Missing)
+        }
+        let files = ["good", "hangs", "fine"].map(|name| vec![PathBuf::from(name)]).to_vec();
+        let begun = read_batch(files, Duration::from_millis(500), read).await.unwrap();
+        let hung: Vec<bool> = begun
+            .iter()
+            .map(|one| matches!(one, Begun::Done(Outcome::Failed(ProblemKind::Unreadable, message)) if message.contains("hang")))
+            .collect();
+        assert_eq!(hung, [false, true, false]);
     }
 }

@@ -33,11 +33,11 @@ mod files;
 mod media;
 mod offsite;
 mod report;
-mod spool;
+pub(super) mod spool;
 
 use bases::Bases;
 use config::StoredConfig;
-use database::{LiveRows, StoredDatabases};
+use database::{Drained, LiveRows, StoredDatabases};
 use media::StoredMedia;
 pub use report::{DatabaseReport, MediaReport, Report};
 
@@ -277,7 +277,7 @@ async fn take_media(
     prepared: &Prepared,
     homeserver: &Homeserver,
     options: &Options,
-    rows: spool::Rows,
+    Drained { rows, states }: Drained,
     run: &Run<'_>,
 ) -> anyhow::Result<(StoredMedia, BTreeSet<PackId>)> {
     let previous = prepared.bases.media();
@@ -320,13 +320,13 @@ async fn take_media(
         live: &live,
         run,
     };
-    let stored = media::store_media(&task, rows).await?;
+    let stored = media::store_media(&task, rows, states).await?;
     run.progress.done("media");
     Ok((stored, reader.damaged_packs()))
 }
 
 /// Where a media file may be on this host: the media store, then providers that are folders, as Synapse asks them.
-fn media_roots(homeserver: &Homeserver) -> Vec<PathBuf> {
+pub(super) fn media_roots(homeserver: &Homeserver) -> Vec<PathBuf> {
     let folder = |provider: &crate::synapse::Provider| match &provider.kind {
         ProviderKind::FileSystem { directory } => Some(directory.clone()),
         ProviderKind::S3(_) | ProviderKind::Other { .. } => None,

@@ -3,10 +3,12 @@
 //! `cli` prints it for people and for programs; the names of its fields are those of the JSON report. What is counted on
 //! the wire is not here: the store's counters know that.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Taken, Writer, media, read_bytes};
-use crate::format::snapshot::{Problem, Snapshot};
+use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::repo::extend::Extended;
 use crate::synapse::Homeserver;
 
@@ -31,6 +33,52 @@ pub struct MediaReport {
     pub audited: u64,
     /// Thumbnails whose file is not there: they heal themselves.
     pub thumbnails_missing: u64,
+    /// Files with fewer bytes than their row says.
+    pub short: u64,
+    /// Files with more bytes than their row says, or that changed while they were read.
+    pub changed: u64,
+    /// Files with another SHA-256 than Synapse recorded.
+    pub hash_differs: u64,
+    /// Files that could not be read.
+    pub unreadable: u64,
+    /// Folders, FIFOs and the like in the place of files.
+    pub not_a_file: u64,
+    /// Rows of uploads that are not finished: nothing to save yet, and no problem.
+    pub not_uploaded: u64,
+    /// Quarantined uploads; they are saved like all others.
+    pub quarantined: u64,
+    /// Rows whose file is gone because Synapse deleted the medium meanwhile; no problem.
+    pub deleted: u64,
+    /// Of the new files, those that were read from a storage provider.
+    pub elsewhere: u64,
+}
+
+impl MediaReport {
+    /// One more problem of a kind that has a count of its own.
+    pub(super) fn count(&mut self, kind: ProblemKind) {
+        match kind {
+            ProblemKind::Short => self.short += 1,
+            ProblemKind::Changed => self.changed += 1,
+            ProblemKind::HashDiffers => self.hash_differs += 1,
+            ProblemKind::Unreadable => self.unreadable += 1,
+            ProblemKind::NotAFile => self.not_a_file += 1,
+            _ => {}
+        }
+    }
+
+    /// What is no problem and yet worth a look, for the document.
+    pub(super) fn notes(&self) -> BTreeMap<String, u64> {
+        let notes = [
+            ("not_uploaded", self.not_uploaded),
+            ("quarantined", self.quarantined),
+            ("thumbnails_missing", self.thumbnails_missing),
+        ];
+        notes
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect()
+    }
 }
 
 /// A database of one run.

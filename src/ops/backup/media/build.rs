@@ -266,6 +266,7 @@ async fn look_again(
             // The dump has its row all the same: a drill must know.
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts.states.entry(DELETED.to_owned()).or_default() += 1;
+            counts.report.deleted += 1;
         }
     }
     Ok(())
@@ -301,6 +302,7 @@ async fn saved(task: &Task<'_>, row: &MediaRow, file: SavedFile, counts: &Mutex<
     {
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.report.new += 1;
+        counts.report.elsewhere += u64::from(file.elsewhere);
         counts.read_bytes += file.bytes;
     }
     let defaults = &task.defaults;

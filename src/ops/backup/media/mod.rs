@@ -22,7 +22,7 @@ use crate::format::{BlobId, ItemPath};
 use crate::ops::Run;
 use crate::repo::reader::Reader;
 use crate::repo::writer::Writer;
-use crate::synapse::media::{MediaItem, MediaKind, MediaRow};
+use crate::synapse::media::{MediaItem, MediaKind, MediaRow, RowStates};
 
 mod audit;
 mod build;
@@ -145,6 +145,7 @@ impl Task<'_> {
             return None;
         }
         counts.problem_count += 1;
+        counts.report.count(kind);
         let problem = Problem { kind, item, message };
         if counts.problems.len() < PROBLEMS_NAMED_MAX {
             // Beyond that nobody reads on; the snapshot has all.
@@ -161,8 +162,11 @@ impl Task<'_> {
 }
 
 /// Send what is new, inherit what is not, and write the manifest.
-pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<StoredMedia> {
-    let counts = Mutex::new(Counts::default());
+pub(super) async fn store_media(task: &Task<'_>, rows: Rows, states: RowStates) -> anyhow::Result<StoredMedia> {
+    let mut counts = Counts::default();
+    counts.report.not_uploaded = states.not_uploaded;
+    counts.report.quarantined = states.quarantined;
+    let counts = Mutex::new(counts);
     let mut shards = ShardWriter::new(task.writer);
     build_all(task, rows, &counts, &mut shards).await?;
     let list = shards.finish().await.context("write the media manifest")?;
@@ -178,7 +182,7 @@ pub(super) async fn store_media(task: &Task<'_>, rows: Rows) -> anyhow::Result<S
         shards: list,
         files: counts.report.files,
         bytes: counts.report.bytes,
-        counts: counts.states.clone(),
+        counts: counts.states.clone().into_iter().chain(counts.report.notes()).collect(),
         included: task.included,
     };
     Ok(StoredMedia { media, counts })
