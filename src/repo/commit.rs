@@ -3,17 +3,16 @@
 //! A snapshot is one PUT. It carries `not_after`; if the store's own Last-Modified is later, it does not count, so
 //! that a commit that stalled anywhere can never rely on packs that were swept meanwhile.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::aside;
-use super::catalog::{self, Presence};
-use super::writer::put_segment;
-use super::{Error, Repository, Result};
-use crate::format::index::{Segment, SegmentEntry, SegmentPack};
+use super::repair::repair;
+use super::{Error, Repository, aside, catalog};
+#[cfg(test)]
+use super::{Result, catalog::Presence};
 use crate::format::snapshot::{self, Snapshot};
 use crate::format::{ObjectId, PackId, keys};
 use crate::store;
@@ -96,69 +95,6 @@ async fn mistaken(
     }
     let late = planted(Bug::DateAfterLists);
     Ok((if late { repository.date().await? } else { base }, presence))
-}
-
-/// Load the index anew; take other usable copies of the bad packs' blobs, else copy the pack to a new id.
-async fn repair(
-    repository: &Repository,
-    presence: &Presence,
-    bad: &[PackId],
-    packs: &mut BTreeSet<PackId>,
-) -> std::result::Result<(), CheckFailed> {
-    let segments = catalog::load(repository, usize::MAX).await?;
-    let mut gone = Vec::new();
-    for &id in bad {
-        let entries = segments.entries_of(id);
-        let elsewhere: Option<BTreeSet<PackId>> = entries
-            .iter()
-            .map(|entry| segments.usable(&entry.blob.id, |_| true).map(|location| location.pack))
-            .collect();
-        match elsewhere {
-            Some(other) if !entries.is_empty() => packs.extend(other),
-            _ if presence.packs.contains_key(&id) => {
-                packs.insert(copy_pack(repository, &segments, id, entries).await?);
-            }
-            _ => gone.push(id),
-        }
-        packs.remove(&id);
-    }
-    if gone.is_empty() { Ok(()) } else { Err(CheckFailed::Gone(gone)) }
-}
-
-/// A server-side copy of a pack under a new id, with its index segment (works on sealed packs too).
-async fn copy_pack(repository: &Repository, segments: &catalog::Catalog, id: PackId, entries: Vec<SegmentEntry>) -> Result<PackId> {
-    let Some(pack) = segments.pack(id) else {
-        return Err(Error::PacksVanish { packs: id.to_string() });
-    };
-    let mut tries = 0;
-    let fresh = loop {
-        let fresh = repository.ids.pack();
-        match repository.store.copy(&keys::pack(id), &keys::pack(fresh)).await {
-            Ok(_) => break fresh,
-            // G1: a write of unknown outcome goes on under a new key.
-            Err(store::Error::Unknown { .. }) if tries < COMMITS_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let packs = vec![SegmentPack {
-        id: fresh,
-        kind: pack.kind,
-        bytes: pack.bytes,
-    }];
-    let entries = entries
-        .into_iter()
-        .map(|entry| SegmentEntry { pack: 0, blob: entry.blob })
-        .collect();
-    put_segment(
-        repository,
-        Segment {
-            run: repository.ids.object(),
-            packs,
-            entries,
-        },
-    )
-    .await?;
-    Ok(fresh)
 }
 
 /// B4 to B6: check, PUT, HEAD. `finish` is given the packs to name and a fresh id, and makes the document.
@@ -253,18 +189,5 @@ async fn land<T>(
 async fn withdraw(repository: &Repository, key: &str) {
     if let Err(error) = repository.store.delete(key).await {
         tracing::debug!(key, %error, "a snapshot that does not count could not be removed");
-    }
-}
-
-impl catalog::Catalog {
-    /// All entries of one pack.
-    fn entries_of(&self, id: PackId) -> Vec<SegmentEntry> {
-        let mut found = HashMap::new();
-        for entry in self.entries() {
-            if self.packs()[entry.pack as usize].id == id {
-                found.insert(entry.blob.id, *entry);
-            }
-        }
-        found.into_values().collect()
     }
 }

@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod commit;
 pub mod drills;
 pub mod extend;
+mod repair;
 
 pub mod old_versions;
 pub mod open;
