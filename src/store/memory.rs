@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::Cause;
+use super::uploads::{OpenUpload, Uploads};
 use super::{ByteRange, Call, Error, Got, Head, Listed, Page, PartTag, Stamp, Store, UploadId};
 
 /// The store's clock. Clones show the same time.
@@ -48,8 +49,15 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Object>,
-    uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
+    uploads: BTreeMap<String, Upload>,
     uploads_begun: u64,
+}
+
+#[derive(Debug)]
+struct Upload {
+    key: String,
+    begun: Timestamp,
+    parts: BTreeMap<u32, Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -130,7 +138,7 @@ impl Memory {
 
     fn add_part(&self, key: &str, upload: &UploadId, number: u32, body: Bytes) -> Result<PartTag, Error> {
         let mut state = self.state();
-        let parts = state.uploads.get_mut(&upload.0).ok_or_else(|| gone("PART", key))?;
+        let parts = &mut state.uploads.get_mut(&upload.0).ok_or_else(|| gone("PART", key))?.parts;
         let etag = format!("{number}-{}", body.len());
         parts.insert(number, body);
         Ok(PartTag {
@@ -143,7 +151,7 @@ impl Memory {
     fn finish(&self, key: &str, upload: &UploadId, wanted: &[PartTag], object_bytes: u64) -> Result<Stamp, Error> {
         let fail = |why: &str| failed("COMPLETE", key, why);
         let mut state = self.state();
-        let Some(parts) = state.uploads.get(&upload.0) else {
+        let Some(Upload { parts, .. }) = state.uploads.get(&upload.0) else {
             drop(state);
             // Unknown outcome of an earlier try is settled by looking (rule G1).
             let there = self.object(key).is_ok_and(|object| object.bytes.len() as u64 == object_bytes);
@@ -198,12 +206,17 @@ impl Store for Memory {
         Box::pin(async move { Ok(self.insert(key, body)) })
     }
 
-    fn create_upload<'a>(&'a self, _key: &'a str) -> Call<'a, UploadId> {
+    fn create_upload<'a>(&'a self, key: &'a str) -> Call<'a, UploadId> {
         Box::pin(async move {
             let mut state = self.state();
             state.uploads_begun += 1;
             let id = state.uploads_begun.to_string();
-            state.uploads.insert(id.clone(), BTreeMap::new());
+            let upload = Upload {
+                key: key.to_owned(),
+                begun: self.clock.now(),
+                parts: BTreeMap::new(),
+            };
+            state.uploads.insert(id.clone(), upload);
             Ok(UploadId(id))
         })
     }
@@ -270,6 +283,25 @@ impl Store for Memory {
 
     fn url(&self) -> &'static str {
         "memory:"
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        Some(self)
+    }
+}
+
+impl Uploads for Memory {
+    fn list_uploads<'a>(&'a self, prefix: &'a str) -> Call<'a, Vec<OpenUpload>> {
+        Box::pin(async move {
+            let state = self.state();
+            let uploads = state.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix));
+            let open = uploads.map(|(id, upload)| OpenUpload {
+                key: upload.key.clone(),
+                id: UploadId(id.clone()),
+                begun: upload.begun,
+            });
+            Ok(open.collect())
+        })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod local;
 pub mod memory;
 pub mod s3;
+pub mod uploads;
 pub mod url;
 pub mod versions;
 pub mod wrappers;
@@ -24,6 +25,7 @@ mod error;
 pub use error::{Error, Hint};
 
 use bucket::Bucket;
+use uploads::Uploads;
 use versions::Versions;
 
 /// What every call gives: a boxed future, so that a store can be a trait object.
@@ -154,6 +156,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn url(&self) -> &str;
     /// Its versions and retentions, where the store can have such. (A bucket that could may still have none.)
     fn versions(&self) -> Option<&dyn Versions> {
+        None
+    }
+    /// Uploads that nobody completed, where the store lists such.
+    fn uploads(&self) -> Option<&dyn Uploads> {
         None
     }
     /// How its bucket is set up, where there is one to ask.

@@ -46,6 +46,8 @@ pub struct Applied {
     pub new_packs: u64,
     /// Markers without a pack, and small facts, that were removed.
     pub removed: u64,
+    /// Uploads of killed runs that were aborted.
+    pub aborted: u64,
     /// Packs that could not be moved, since a blob in them is damaged: they stay.
     pub damaged: Vec<PackId>,
 }
@@ -80,6 +82,11 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
         applied.removed += 1;
     }
     drop(removals);
+    for upload in &plan.abort {
+        let id = store::UploadId(upload.id.clone());
+        repository.store.abort_upload(&upload.key, &id).await?;
+        applied.aborted += 1;
+    }
     mark(repository, plan.condemn.iter().map(|pack| pack.id), at_once, &mut applied).await?;
     // P8: new packs, then their segments, and only then the markers of the old ones.
     let moved = repack::repack(repository, plan, survey, options).await?;

@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::format::{ObjectId, PackId, PackKind};
+use crate::store::uploads::OpenUpload;
 
 mod apply;
 mod compact;
@@ -30,7 +31,7 @@ mod survey;
 pub use apply::{Applied, ApplyOptions, apply};
 pub use compact::{CompactOptions, Compacted, compact};
 pub use only::only_held;
-pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, Why, plan};
+pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, StaleUpload, Why, plan};
 pub use survey::survey;
 
 use rows::MOVE_BYTES;
@@ -178,6 +179,8 @@ pub struct Survey {
     pub foreign: Vec<String>,
     /// Small facts that nobody needs any more: old probes, tags and drills of snapshots that are gone.
     pub leftovers: Vec<String>,
+    /// Uploads that were begun longer than the grace period ago and never completed.
+    pub stale_uploads: Vec<OpenUpload>,
     /// What may have to be moved, by pack.
     moves: Arc<Moves>,
 }

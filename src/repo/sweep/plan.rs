@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Missing, SeenPack, Survey};
 use crate::format::{PackId, PackKind};
 use crate::repo::writer::PACK_BYTES;
+use crate::store::uploads::OpenUpload;
 
 #[cfg(test)]
 use crate::repo::simulation::bugs::{Bug, planted};
@@ -142,6 +143,27 @@ pub struct Repacked {
     pub landed: Option<Timestamp>,
 }
 
+/// An upload that a killed run left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StaleUpload {
+    /// The key it was for.
+    pub key: String,
+    /// Its name.
+    pub id: String,
+    /// When it was begun.
+    pub begun: Timestamp,
+}
+
+impl From<&OpenUpload> for StaleUpload {
+    fn from(upload: &OpenUpload) -> Self {
+        Self {
+            key: upload.key.clone(),
+            id: upload.id.0.clone(),
+            begun: upload.begun,
+        }
+    }
+}
+
 /// What will be done, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -159,6 +181,8 @@ pub struct Plan {
     pub orphan_markers: Vec<PackId>,
     /// Small facts that are no longer needed.
     pub leftovers: Vec<String>,
+    /// Uploads of killed runs that are aborted.
+    pub abort: Vec<StaleUpload>,
     /// Objects that are not ours: they are left alone.
     pub foreign: Vec<String>,
     /// Bytes that come back now.
@@ -179,6 +203,7 @@ impl Plan {
             && self.repack.is_empty()
             && self.orphan_markers.is_empty()
             && self.leftovers.is_empty()
+            && self.abort.is_empty()
     }
 }
 
@@ -203,6 +228,7 @@ pub fn plan(survey: &Survey, options: &PlanOptions) -> Result<Plan, Refused> {
         repack: Vec::new(),
         orphan_markers: survey.orphan_markers.clone(),
         leftovers: survey.leftovers.clone(),
+        abort: survey.stale_uploads.iter().map(StaleUpload::from).collect(),
         foreign: survey.foreign.clone(),
         bytes_now: 0,
         bytes_after_grace: 0,
@@ -382,6 +408,6 @@ fn sum(plan: &mut Plan) {
     let reads: u64 = plan.repack.iter().map(|pack| 1 + pack.live_bytes.div_ceil(READ_BYTES)).sum();
     let writes = plan.bytes_moved.div_ceil(READ_BYTES) + 3 * plan.bytes_moved.div_ceil(PACK_BYTES);
     let marks = plan.condemn.len() + plan.repack.iter().filter(|pack| pack.why != Why::Stranded).count();
-    let deletes = 2 * plan.delete.len() + plan.orphan_markers.len() + plan.leftovers.len();
+    let deletes = 2 * plan.delete.len() + plan.orphan_markers.len() + plan.leftovers.len() + plan.abort.len();
     plan.requests = reads + writes + (marks + deletes) as u64;
 }

@@ -20,7 +20,8 @@ use crate::repo::catalog::{Catalog, ENTRY_BYTES, Presence, each_listed, each_seg
 use crate::repo::reader::Reader;
 use crate::repo::snapshots;
 use crate::repo::{Error, Repository, Result};
-use crate::store::Listed;
+use crate::store::uploads::OpenUpload;
+use crate::store::{self, Listed};
 
 /// An LM so much after `now` means that the store's times cannot be believed (P6).
 const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(1);
@@ -124,6 +125,7 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
         live: joined.live,
         foreign: rest.foreign,
         leftovers: rest.leftovers,
+        stale_uploads: read_uploads(repository, now, grace).await?,
         moves: Arc::new(joined.moves),
     })
 }
@@ -290,6 +292,24 @@ async fn read_rest(repository: &Repository, now: Timestamp, grace: SignedDuratio
     })
     .await?;
     Ok(rest)
+}
+
+/// Uploads of runs that were killed. A store that lists none, or will not tell, cleans up by itself or does not.
+async fn read_uploads(repository: &Repository, now: Timestamp, grace: SignedDuration) -> Result<Vec<OpenUpload>> {
+    let Some(uploads) = repository.store.uploads() else {
+        return Ok(Vec::new());
+    };
+    match uploads.list_uploads(keys::PACKS).await {
+        Ok(mut open) => {
+            open.retain(|upload| now.duration_since(upload.begun) > grace);
+            Ok(open)
+        }
+        Err(error @ (store::Error::Denied { .. } | store::Error::Failed { .. })) => {
+            tracing::debug!(%error, "open uploads are not listed");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_ours(key: &str) -> bool {

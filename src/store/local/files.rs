@@ -13,7 +13,8 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::super::error::Cause;
-use super::super::{ByteRange, Got, Head, Stamp};
+use super::super::uploads::OpenUpload;
+use super::super::{ByteRange, Got, Head, Stamp, UploadId};
 
 /// The folder of unfinished files, directly below the root.
 pub(super) const SCRATCH: &str = ".unfinished";
@@ -73,6 +74,38 @@ impl Root {
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| io::Error::other(error.to_string()))?;
         Ok(folder.join(hex::encode(name)))
+    }
+
+    /// What lies in the scratch folder: of runs that were killed, and of those at work.
+    pub(super) fn scratch_files(&self) -> io::Result<Vec<OpenUpload>> {
+        let entries = match fs::read_dir(self.directory.join(SCRATCH)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // One that is gone meanwhile has been finished.
+            let Ok(metadata) = entry.metadata() else { continue };
+            found.push(OpenUpload {
+                key: format!("{SCRATCH}/{name}"),
+                id: UploadId(name),
+                begun: changed(&metadata)?,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Remove what a killed run left in the scratch folder; fine if it is gone.
+    pub(super) fn remove_scratch(&self, name: &str) -> io::Result<()> {
+        if name.is_empty() || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        match fs::remove_file(self.directory.join(SCRATCH).join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Make a new file in the scratch folder, let `fill` write it, sync it and move it to its key.

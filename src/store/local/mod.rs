@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::counters::{Counters, Kind};
 use super::error::Cause;
+use super::uploads::{self, OpenUpload};
 use super::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 use files::Root;
 use upload::Uploads;
@@ -155,13 +156,7 @@ impl Store for Local {
 
     fn abort_upload<'a>(&'a self, key: &'a str, upload: &'a UploadId) -> Call<'a, ()> {
         let (uploads, upload) = (Arc::clone(&self.uploads), upload.clone());
-        Box::pin(async move {
-            self.call(Kind::Abort, key, move |_| {
-                uploads.abort(&upload);
-                Ok(())
-            })
-            .await
-        })
+        Box::pin(async move { self.call(Kind::Abort, key, move |root| uploads.abort(root, &upload)).await })
     }
 
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> Call<'a, Stamp> {
@@ -205,5 +200,16 @@ impl Store for Local {
 
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn uploads(&self) -> Option<&dyn uploads::Uploads> {
+        Some(self)
+    }
+}
+
+impl uploads::Uploads for Local {
+    /// All scratch files, whatever key they were to get: that is known only to the run that began them.
+    fn list_uploads<'a>(&'a self, prefix: &'a str) -> Call<'a, Vec<OpenUpload>> {
+        Box::pin(async move { self.call(Kind::List, prefix, Root::scratch_files).await })
     }
 }

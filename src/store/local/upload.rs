@@ -2,7 +2,7 @@
 //!
 //! All parts but the last have one length, and part 1 tells it. A part that comes before the length is known waits
 //! in a file of its own and is appended when the upload is completed, so that parts may come in any order.
-//! An upload lives as long as the process; what a killed one leaves is a scratch file.
+//! An upload lives as long as the process; what a killed one leaves is a scratch file, which is listed as an open upload.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -99,9 +99,13 @@ impl Uploads {
         root.stamp()
     }
 
-    pub(super) fn abort(&self, id: &UploadId) {
+    pub(super) fn abort(&self, root: &Root, id: &UploadId) -> io::Result<()> {
         // A part that is being written holds the file open; the name goes when the last of them lets go.
-        drop(lock(&self.0).remove(&id.0));
+        match lock(&self.0).remove(&id.0) {
+            Some(ours) => drop(ours),
+            None => root.remove_scratch(&id.0)?,
+        }
+        Ok(())
     }
 
     fn find(&self, id: &UploadId) -> io::Result<Arc<Upload>> {

@@ -18,6 +18,7 @@ use zeroize::Zeroize as _;
 use super::bucket::Bucket;
 use super::counters::{Counters, Kind};
 use super::error::Cause;
+use super::uploads::Uploads;
 use super::versions::{ObjectLock, Versions};
 use super::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 use checksum::Sum;
@@ -38,6 +39,7 @@ mod customer;
 mod meter;
 mod provider;
 mod retry;
+mod uploads;
 mod versions;
 
 /// What a Complete, which may put many parts together, may take beyond the usual.
@@ -372,6 +374,10 @@ impl Store for S3 {
     }
 
     fn versions(&self) -> Option<&dyn Versions> {
+        Some(self)
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
         Some(self)
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::store::bucket::Bucket;
 use crate::store::counters::Kind;
 use crate::store::error::Cause;
+use crate::store::uploads::Uploads;
 use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -138,6 +139,10 @@ impl Store for Fail {
 
     fn versions(&self) -> Option<&dyn Versions> {
         self.inner.versions()
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        self.inner.uploads()
     }
 
     fn bucket(&self) -> Option<&dyn Bucket> {

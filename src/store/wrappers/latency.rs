@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::store::bucket::Bucket;
+use crate::store::uploads::Uploads;
 use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -93,6 +94,10 @@ impl Store for Latency {
 
     fn versions(&self) -> Option<&dyn Versions> {
         self.inner.versions()
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        self.inner.uploads()
     }
 
     fn bucket(&self) -> Option<&dyn Bucket> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::store::bucket::Bucket;
+use crate::store::uploads::Uploads;
 use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -88,6 +89,10 @@ impl Store for Limit {
 
     fn versions(&self) -> Option<&dyn Versions> {
         self.inner.versions()
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        self.inner.uploads()
     }
 
     fn bucket(&self) -> Option<&dyn Bucket> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::store::bucket::Bucket;
 use crate::store::counters::Kind;
+use crate::store::uploads::Uploads;
 use crate::store::versions::Versions;
 use crate::store::{ByteRange, Call, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -114,6 +115,10 @@ impl Store for Record {
 
     fn versions(&self) -> Option<&dyn Versions> {
         self.inner.versions()
+    }
+
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        self.inner.uploads()
     }
 
     fn bucket(&self) -> Option<&dyn Bucket> {
