@@ -13,6 +13,8 @@ mod rig;
 mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
+#[path = "repo/many.rs"]
+mod many;
 #[path = "repo/protocol.rs"]
 mod protocol;
 #[path = "repo/retain.rs"]

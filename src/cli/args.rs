@@ -18,6 +18,7 @@ mod drill;
 mod forget;
 mod keep;
 mod past;
+mod prune;
 mod tag;
 mod uploaded;
 mod verify;
@@ -29,6 +30,7 @@ pub(super) use drill::Drill;
 pub(super) use forget::Forget;
 pub(super) use keep::Keep;
 pub(super) use past::Past;
+pub(super) use prune::Prune;
 pub(super) use tag::{Change, Tag};
 pub(super) use uploaded::Uploaded;
 pub(super) use verify::Verify;
@@ -160,6 +162,9 @@ pub(super) enum Command {
     /// Check that everything is there and is what it should be.
     #[command(after_long_help = verify::HELP)]
     Verify(Verify),
+    /// Take away what no snapshot needs.
+    #[command(after_long_help = prune::HELP)]
+    Prune(Prune),
     /// Bring a snapshot back on trial, and compare.
     #[command(after_long_help = drill::HELP)]
     Drill(Drill),
@@ -203,6 +208,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Restore(_) => "restore",
             Self::Verify(_) => "verify",
+            Self::Prune(_) => "prune",
             Self::Drill(_) => "drill",
             Self::Copy(_) => "copy",
             Self::Forget(_) => "forget",
@@ -365,7 +371,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "init",
     "backup",
     "snapshots",
@@ -374,6 +380,7 @@ const COMMANDS: [&str; 18] = [
     "cat",
     "restore",
     "verify",
+    "prune",
     "drill",
     "copy",
     "forget",
@@ -459,7 +466,6 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused() {
         for line in [
-            "x prune",
             "x stats latest",
             "x adopt",
             "x tag latest",

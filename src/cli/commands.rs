@@ -25,6 +25,7 @@ mod drill;
 mod extend;
 mod forget;
 pub(super) mod losses;
+mod prune;
 mod stats;
 mod tag;
 
@@ -50,6 +51,7 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Cat(words) => cat(words, session).await,
         Command::Restore(words) => restore(words, session).await,
         Command::Verify(words) => verify(words, session).await,
+        Command::Prune(words) => prune::prune(words, session).await,
         Command::Drill(words) => drill::drill(words, session).await,
         Command::Copy(words) => copy::copy(words, session).await,
         Command::Forget(words) => forget::forget(words, session).await,

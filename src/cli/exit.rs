@@ -2,7 +2,7 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, restore, stats, tag, verify};
+use crate::ops::{self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, prune, restore, stats, tag, verify};
 use crate::{repo, store};
 
 /// Done.
@@ -41,6 +41,8 @@ pub(super) enum Outcome {
     },
     /// `verify`.
     Verified(verify::Report),
+    /// `prune`.
+    Pruned(Box<prune::Report>),
     /// `drill`.
     Drilled(drill::Report),
     /// `copy`.
@@ -83,6 +85,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
         Outcome::Copied { report, .. } => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),
+        Outcome::Pruned(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Drilled(report) => found(report.passed, FAILED),
         Outcome::Examined(report) => {
             let worst = |verdict| report.checks.iter().any(|check| check.verdict == verdict);

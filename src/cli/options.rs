@@ -15,6 +15,7 @@ use crate::ops::restore::{DatabaseTarget, Uploaded};
 use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doctor, drill, restore, stats, verify};
 
 mod keep;
+mod prune;
 
 /// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;

@@ -23,6 +23,7 @@ pub mod forget;
 pub mod inspect;
 mod items;
 pub mod owners;
+pub mod prune;
 pub mod restore;
 pub mod retention;
 pub mod stats;

@@ -126,7 +126,7 @@ async fn take(writer: &Writer, source: &mut dyn Source, alongside: Option<Alongs
     })
 }
 
-fn document(repository: &Repository, stored: &Stored, time: Timestamp) -> Snapshot {
+pub(crate) fn document(repository: &Repository, stored: &Stored, time: Timestamp) -> Snapshot {
     let stream = Stream {
         name: "main".into(),
         format: StreamFormat::Custom,

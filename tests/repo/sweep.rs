@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
 use synapse_backup::format::snapshot::Snapshot;
+use synapse_backup::ops;
 use synapse_backup::repo::sweep::{
     self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions, Why,
 };
@@ -16,7 +17,7 @@ use synapse_backup::store::wrappers::{Fail, Fault, Record};
 use synapse_backup::store::{self, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{Bytes, backup, init, memory, noise, read, verify};
+use crate::rig::{Bytes, backup, init, memory, noise, read, run, verify};
 
 fn survey_options() -> SurveyOptions {
     SurveyOptions {
@@ -372,4 +373,152 @@ async fn what_is_not_ours_is_told_of_and_left_alone() {
 
 async fn put(memory: &Memory, key: &str) -> store::Stamp {
     memory.put(key, bytes::Bytes::from_static(b"x")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_was_sending_is_given_up_after_the_grace_period() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let key = keys::pack(repository.ids().pack());
+    memory.create_upload(&key).await.unwrap();
+    assert!(prune(&repository).await.0.abort.is_empty(), "it may still be at work");
+    days(&memory, 2);
+    let theirs = memory.create_upload(&keys::pack(repository.ids().pack())).await.unwrap();
+    let (plan, applied) = prune(&repository).await;
+    assert_eq!((plan.abort.len(), applied.aborted), (1, 1));
+    assert_eq!((plan.abort[0].key.as_str(), memory.open_uploads()), (key.as_str(), 1));
+    assert_ne!(plan.abort[0].id, theirs.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_snapshot_keeps_its_blobs_and_stops_nothing() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let late = backup(&repository, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap();
+    let key = keys::snapshot(late.time, late.id).unwrap();
+    let object = memory.objects()[&key].clone();
+    memory.clock().advance(SignedDuration::from_hours(13));
+    memory.put(&key, object).await.unwrap();
+    days(&memory, 2);
+    assert!(prune(&repository).await.0.is_empty());
+    // What it needs may be gone, since it does not count.
+    let pack = late.databases[0].streams[0].list.entries[0].pack;
+    memory.delete(&keys::pack(pack)).await.unwrap();
+    assert!(look(&repository).await.1.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_identity_mostly_dead_data_packs_are_marked_and_no_frame_is_read() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 500_000);
+    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
+        .await
+        .unwrap();
+    let kept = [noise(3, 1 << 20), common].concat();
+    backup(&repository, &mut Bytes::new(&kept)).await.unwrap();
+    forget(&repository, &first).await;
+    days(&memory, 2);
+    let options = SurveyOptions {
+        can_open_data: false,
+        ..survey_options()
+    };
+    let survey = sweep::survey(&repository, &options).await.unwrap();
+    let plan = sweep::plan(&survey, &PlanOptions::default()).unwrap();
+    assert!(plan.condemn.iter().any(|pack| pack.why == Why::MostlyDead), "{plan:?}");
+    assert!(plan.repack.is_empty());
+    sweep::apply(&repository, &plan, &survey, &apply_options()).await.unwrap();
+    // It stays for as long as something in it is nowhere else; the next backup sends that again.
+    let marked = count_under(&memory, "condemned/");
+    days(&memory, 2);
+    let again = sweep::survey(&repository, &options).await.unwrap();
+    assert!(sweep::plan(&again, &PlanOptions::default()).unwrap().delete.len() < marked);
+    backup(&repository, &mut Bytes::new(&kept)).await.unwrap();
+    let again = sweep::survey(&repository, &options).await.unwrap();
+    assert_eq!(sweep::plan(&again, &PlanOptions::default()).unwrap().delete.len(), marked);
+    assert!(read(&repository, "latest").await.unwrap() == kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 500_000);
+    let first = backup(&repository, &mut Bytes::new(&[common.clone(), noise(1, 6 << 20)].concat()))
+        .await
+        .unwrap();
+    backup(&repository, &mut Bytes::new(&[common, noise(3, 1 << 20)].concat()))
+        .await
+        .unwrap();
+    forget(&repository, &first).await;
+    days(&memory, 2);
+    let pack = first.databases[0].streams[0].list.entries[0].pack;
+    let mut body = memory.objects()[&keys::pack(pack)].to_vec();
+    body[1000] ^= 1;
+    memory.damage(&keys::pack(pack), body.into());
+    let (plan, applied) = prune(&repository).await;
+    assert!(plan.repack.iter().any(|moved| moved.id == pack));
+    assert_eq!(applied.damaged, [pack]);
+    assert!(!memory.objects().contains_key(&keys::condemned(pack)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_moved_than_was_allowed() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 1 << 20);
+    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
+        .await
+        .unwrap();
+    backup(&repository, &mut Bytes::new(&[noise(3, 1 << 20), common].concat()))
+        .await
+        .unwrap();
+    forget(&repository, &first).await;
+    days(&memory, 2);
+    let survey = sweep::survey(&repository, &survey_options()).await.unwrap();
+    for (limit, moved) in [(None, true), (Some(1 << 21), true), (Some(100), false)] {
+        let options = PlanOptions {
+            repack_bytes_max: limit,
+            storage_min: None,
+        };
+        let plan = sweep::plan(&survey, &options).unwrap();
+        assert_eq!(plan.bytes_moved > 100, moved, "{limit:?}");
+        assert!(limit.is_none_or(|limit| plan.bytes_moved <= limit), "{limit:?}");
+    }
+    // Where a store charges for ninety days, nothing younger is moved.
+    let options = PlanOptions {
+        repack_bytes_max: None,
+        storage_min: Some(SignedDuration::from_hours(24 * 90)),
+    };
+    assert!(sweep::plan(&survey, &options).unwrap().repack.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_the_plan_that_is_applied() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 1 << 20);
+    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
+        .await
+        .unwrap();
+    backup(&repository, &mut Bytes::new(&[noise(3, 1 << 20), common].concat()))
+        .await
+        .unwrap();
+    forget(&repository, &first).await;
+    days(&memory, 2);
+    let options = |dry_run| ops::prune::Options {
+        dry_run,
+        repack_bytes_max: None,
+        storage_min: None,
+        spool_folder: "/var/tmp".into(),
+        limits: crate::rig::LIMITS,
+    };
+    let objects = memory.objects();
+    let dry = ops::prune::prune(&repository, &options(true), &run()).await.unwrap();
+    assert!(memory.objects() == objects && dry.applied.is_none() && !dry.plan.is_empty());
+    let done = ops::prune::prune(&repository, &options(false), &run()).await.unwrap();
+    assert_eq!(dry.plan, done.plan);
+    let applied = done.applied.unwrap();
+    assert_eq!(applied.repacked, done.plan.repack.len() as u64);
+    assert_eq!(applied.condemned, (done.plan.repack.len() + done.plan.condemn.len()) as u64);
 }

@@ -68,6 +68,7 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Restored { report, .. } => serde_json::to_value(report)?,
         Outcome::Copied { report, .. } => serde_json::to_value(report)?,
         Outcome::Verified(report) => serde_json::to_value(report)?,
+        Outcome::Pruned(report) => serde_json::to_value(report)?,
         Outcome::Drilled(report) => serde_json::to_value(report)?,
         Outcome::Examined(report) => serde_json::to_value(report)?,
         Outcome::Extended(report) => serde_json::to_value(report)?,

@@ -16,6 +16,7 @@ mod copy;
 mod drill;
 mod extend;
 mod forget;
+mod prune;
 
 /// More problems than these are counted only; `show --problems` lists them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -45,6 +46,10 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
         Outcome::Extended(report) => {
             extend::extended(&mut out, report, colour);
             (&[][..], 0, None)
+        }
+        Outcome::Pruned(report) => {
+            prune::pruned(&mut out, report, colour);
+            (report.problems.as_slice(), report.problems.len() as u64, None)
         }
         Outcome::Drilled(report) => {
             drill::drilled(&mut out, report, colour);
@@ -81,6 +86,7 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             | Outcome::Copied { .. }
             | Outcome::Drilled(_)
             | Outcome::Extended(_)
+            | Outcome::Pruned(_)
     ) {
         went(&mut out, totals, time);
     }

@@ -1,0 +1,27 @@
+//! The words of `prune`.
+//!
+//! What they mean for the verb is decided in `options`.
+
+use clap::Args as ClapArgs;
+
+use crate::cli::settings::ByteSize;
+
+pub(in crate::cli) const HELP: &str = "\
+Backups, restores and other prunes may run at the same time. What no snapshot
+needs is marked now; a prune that runs a day later or after deletes it. So run
+it every night, behind the backup.
+
+Examples:
+  synapse-backup prune --dry-run
+  synapse-backup prune
+  synapse-backup prune --repack-limit 2GiB";
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct Prune {
+    /// Move at most so many bytes out of packs that are partly dead, as in 2GiB; the rest waits for the next time.
+    #[arg(long, value_name = "BYTES")]
+    pub(in crate::cli) repack_limit: Option<ByteSize>,
+    /// Print what would be done; delete and write nothing.
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+}

@@ -1,0 +1,15 @@
+//! `prune`: take away what no snapshot needs.
+//!
+//! With `--dry-run` the plan is printed and nothing is touched.
+
+use super::Session;
+use crate::cli::args;
+use crate::cli::exit::Outcome;
+use crate::ops;
+
+pub(super) async fn prune(words: &args::Prune, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let options = session.given().prune(words)?;
+    let repository = session.open().await?;
+    let report = ops::prune::prune(&repository, &options, &session.run).await?;
+    Ok(Outcome::Pruned(Box::new(report)))
+}

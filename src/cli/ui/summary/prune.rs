@@ -1,0 +1,77 @@
+//! What a prune did, or would do: bytes first, since they are what it is run for.
+//!
+//! What is not ours is named, so that a person can look at it: nothing ever deletes it.
+
+use std::fmt::Write as _;
+
+use crate::cli::ui::text::{Colour, bytes, count, counted, escaped};
+use crate::ops::prune;
+use crate::repo::sweep::Plan;
+
+use super::label;
+
+/// Objects that are not ours are named up to so many.
+const FOREIGN_SHOWN: usize = 5;
+
+pub(super) fn pruned(out: &mut String, report: &prune::Report, colour: bool) {
+    let plan = &report.plan;
+    let heading = if report.dry_run { "dry run, nothing was touched" } else { "pruned" };
+    let _ = writeln!(out, "{}", Colour::Bold.paint(heading, colour));
+    let totals = &report.totals;
+    let there = format!(
+        "{} in {}, of {}",
+        bytes(totals.pack_bytes),
+        counted(totals.packs, "pack"),
+        counted(totals.snapshots, "snapshot")
+    );
+    label(out, "there", &there);
+    label(out, "now", &format!("{} back, {}", bytes(plan.bytes_now), packs(plan.delete.len())));
+    let marked = packs(plan.condemn.len() + plan.repack.len());
+    label(
+        out,
+        "later",
+        &format!(
+            "{} back after the grace period of {}; {marked} marked",
+            bytes(plan.bytes_after_grace),
+            grace(plan.grace_seconds)
+        ),
+    );
+    if !plan.repack.is_empty() {
+        let from = packs(plan.repack.len());
+        label(out, "moved", &format!("{} out of {from}", bytes(plan.bytes_moved)));
+    }
+    label(out, "requests", &format!("{}, about", count(plan.requests)));
+    rest(out, report, plan);
+}
+
+fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {
+    if let Some(compacted) = report.compacted.filter(|compacted| compacted.merged > 0) {
+        let into = format!("{} into {}", counted(compacted.merged, "segment"), compacted.written);
+        label(out, "index", &into);
+    }
+    if let Some(price) = report.price.as_ref().filter(|price| price.early_bytes > 0) {
+        let line = format!(
+            "{} go before the {} days that {} charges for",
+            bytes(price.early_bytes),
+            price.minimum.days,
+            escaped(&price.minimum.name)
+        );
+        label(out, "price", &line);
+    }
+    if !plan.foreign.is_empty() {
+        let names: Vec<_> = plan.foreign.iter().take(FOREIGN_SHOWN).map(|key| escaped(key)).collect();
+        let line = format!("{}, left alone: {}", counted(plan.foreign.len() as u64, "object"), names.join(", "));
+        label(out, "not ours", &line);
+    }
+}
+
+fn packs(number: usize) -> String {
+    counted(number as u64, "pack")
+}
+
+fn grace(seconds: i64) -> String {
+    match seconds {
+        0..3600 => format!("{seconds} s"),
+        _ => format!("{} h", seconds / 3600),
+    }
+}

@@ -1,0 +1,181 @@
+//! Taking away what no snapshot needs: survey, plan, apply, and the index compacted behind it.
+//!
+//! Backups and restores may run beside it, and so may other prunes. A dry run ends after the plan, which is the one that would be
+//! applied. Space comes back in two steps: what is dead is marked now, and deleted by a prune after the grace period.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::items::stop_if_cancelled;
+use super::{Error, Limits, Run};
+use crate::format::keys;
+use crate::format::snapshot::{Problem, ProblemKind};
+use crate::repo::Repository;
+use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions};
+
+mod price;
+
+pub use price::{PriceHint, StorageMin};
+
+/// Small index segments are merged when there are so many.
+const SEGMENTS_MIN: usize = 8;
+
+/// What a prune is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Find out what would be done; delete and write nothing.
+    pub dry_run: bool,
+    /// Move at most so many stored bytes (`--repack-limit`).
+    pub repack_bytes_max: Option<u64>,
+    /// The store charges each object for so long.
+    pub storage_min: Option<StorageMin>,
+    /// Where rows are spooled that do not fit into memory.
+    pub spool_folder: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What was done, or would be.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Nothing was deleted or written.
+    pub dry_run: bool,
+    /// What there is.
+    pub totals: Totals,
+    /// What was to be done.
+    pub plan: Plan,
+    /// What was done of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
+    /// What became of the index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compacted: Option<Compacted>,
+    /// What the store charges for although it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceHint>,
+    /// Packs that could not be moved.
+    pub problems: Vec<Problem>,
+}
+
+/// The repository as the survey saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Snapshots, late ones too.
+    pub snapshots: u64,
+    /// Packs that are there.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Of those, bytes of packs that are marked.
+    pub condemned_bytes: u64,
+    /// Live blobs.
+    pub live_blobs: u64,
+    /// Their raw bytes.
+    pub live_raw_bytes: u64,
+    /// Index segments.
+    pub segments: u64,
+}
+
+/// Prune.
+pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    let (survey, plan) = look(repository, options, run).await?;
+    let mut report = Report {
+        dry_run: options.dry_run,
+        totals: totals(&survey),
+        price: options.storage_min.clone().map(|minimum| price::hint(&plan, minimum)),
+        plan,
+        applied: None,
+        compacted: None,
+        problems: Vec::new(),
+    };
+    if options.dry_run {
+        return Ok(report);
+    }
+    let applied = apply(repository, &report.plan, &survey, options, run).await?;
+    let damaged = applied.damaged.iter().map(|pack| Problem {
+        kind: ProblemKind::Damaged,
+        item: keys::pack(*pack),
+        message: "a blob that a snapshot needs is damaged in this pack, which therefore stays; `verify --read-data` says what it costs"
+            .into(),
+    });
+    report.problems = damaged.collect();
+    report.applied = Some(applied);
+    report.compacted = Some(compact(repository, options, run).await?);
+    Ok(report)
+}
+
+/// P1 to P7.
+async fn look(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<(Survey, Plan)> {
+    run.progress.stage("look", None, None);
+    let survey_options = SurveyOptions {
+        memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
+        connections: options.limits.connections,
+        spool_folder: options.spool_folder.clone(),
+        can_open_data: true,
+    };
+    let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
+    let survey = survey.context("look at what is there")?;
+    run.progress.done("look");
+    let plan_options = PlanOptions {
+        repack_bytes_max: options.repack_bytes_max,
+        storage_min: options.storage_min.as_ref().map(StorageMin::time),
+    };
+    let plan = sweep::plan(&survey, &plan_options).map_err(|refused| refused_by(&refused))?;
+    Ok((survey, plan))
+}
+
+/// What the program itself takes: code, runtime, TLS, allocator slack.
+const PROGRAM_BYTES: u64 = 48 << 20;
+
+fn refused_by(refused: &Refused) -> Error {
+    Error::failed(refused.to_string(), refused.hint())
+}
+
+/// P8.
+async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, options: &Options, run: &Run<'_>) -> anyhow::Result<Applied> {
+    stop_if_cancelled(run)?;
+    run.progress.stage("apply", None, None);
+    let apply_options = ApplyOptions {
+        memory_bytes: options.limits.memory_bytes,
+        connections: options.limits.connections,
+        cancel: run.cancel.clone(),
+    };
+    let applied = sweep::apply(repository, plan, survey, &apply_options).await;
+    stop_if_cancelled(run)?;
+    run.progress.done("apply");
+    applied.context("apply the plan")
+}
+
+/// C1 to C4.
+async fn compact(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Compacted> {
+    run.progress.stage("index", None, None);
+    let compact_options = CompactOptions {
+        memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
+        spool_folder: options.spool_folder.clone(),
+        segments_min: SEGMENTS_MIN,
+    };
+    let compacted = run.until_cancelled(sweep::compact(repository, &compact_options)).await;
+    run.progress.done("index");
+    compacted.context("compact the index")
+}
+
+fn totals(survey: &Survey) -> Totals {
+    let present = survey.packs.iter().filter_map(|pack| Some((pack, pack.present_bytes?)));
+    let mut totals = Totals {
+        snapshots: survey.snapshots.len() as u64,
+        live_blobs: survey.live.blobs,
+        live_raw_bytes: survey.live.raw_bytes,
+        segments: survey.segments.len() as u64,
+        ..Totals::default()
+    };
+    for (pack, bytes) in present {
+        totals.packs += 1;
+        totals.pack_bytes += bytes;
+        if pack.marked.is_some() {
+            totals.condemned_bytes += bytes;
+        }
+    }
+    totals
+}
