@@ -25,6 +25,7 @@ fn survey_options() -> SurveyOptions {
         connections: 4,
         spool_folder: "/var/tmp".into(),
         can_open_data: true,
+        forgotten: BTreeSet::new(),
     }
 }
 
@@ -498,16 +499,19 @@ async fn a_dry_run_prints_the_plan_that_is_applied() {
     let memory = memory();
     let repository = init(memory.clone()).await;
     let common = noise(7, 1 << 20);
-    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
-        .await
-        .unwrap();
-    backup(&repository, &mut Bytes::new(&[noise(3, 1 << 20), common].concat()))
-        .await
-        .unwrap();
-    forget(&repository, &first).await;
-    days(&memory, 2);
+    for (seed, common) in [(1, common.clone()), (3, common)] {
+        backup(&repository, &mut Bytes::new(&[noise(seed, 6 << 20), common].concat()))
+            .await
+            .unwrap();
+        days(&memory, 2);
+    }
     let options = |dry_run| ops::prune::Options {
         dry_run,
+        keep: ops::retention::Keep {
+            last: Some(1),
+            ..ops::retention::Keep::everything()
+        },
+        yes_really: false,
         repack_bytes_max: None,
         storage_min: None,
         spool_folder: "/var/tmp".into(),
@@ -517,7 +521,10 @@ async fn a_dry_run_prints_the_plan_that_is_applied() {
     let dry = ops::prune::prune(&repository, &options(true), &run()).await.unwrap();
     assert!(memory.objects() == objects && dry.applied.is_none() && !dry.plan.is_empty());
     let done = ops::prune::prune(&repository, &options(false), &run()).await.unwrap();
-    assert_eq!(dry.plan, done.plan);
+    assert_eq!((&dry.plan, &dry.snapshots), (&done.plan, &done.snapshots));
+    assert_eq!(done.snapshots.iter().map(|one| one.forgotten).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(count_under(&memory, "snapshots/"), 1);
+    assert_eq!(verify(&repository).await.problems, []);
     let applied = done.applied.unwrap();
     assert_eq!(applied.repacked, done.plan.repack.len() as u64);
     assert_eq!(applied.condemned, (done.plan.repack.len() + done.plan.condemn.len()) as u64);

@@ -9,7 +9,6 @@ use crate::ops::retention::Keep;
 
 impl Given<'_> {
     /// For `prune`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "its verb is on the way"))]
     pub(in crate::cli) fn keep(&self, words: &args::Keep) -> Result<Keep, Error> {
         let settings = &self.settings.keep;
         let count = |flag: Option<Count>, key: Option<Count>| flag.or(key).map(|Count(number)| number);

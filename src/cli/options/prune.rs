@@ -12,6 +12,8 @@ impl Given<'_> {
         let s3 = &self.settings.s3;
         Ok(prune::Options {
             dry_run: words.dry_run,
+            keep: self.keep(&words.keep)?,
+            yes_really: words.yes_really,
             repack_bytes_max: words.repack_limit.map(|size| size.0),
             storage_min: prune::StorageMin::of(s3.storage_class.as_deref(), s3.provider.as_deref(), s3.endpoint.as_deref()),
             spool_folder: self.scratch_folder(),

@@ -16,6 +16,7 @@ use super::text::{Colour, bytes, count, counted, escaped};
 use crate::cli::exit::Outcome;
 use crate::ops::doctor::{self, Verdict};
 use crate::ops::inspect::{Drilled, ItemLine, ShowReport, SnapshotLine, SnapshotsReport};
+use crate::ops::prune;
 use crate::ops::{Part, Parts, all_parts};
 
 /// The data of a verb, for people; nothing for those whose summary says all.
@@ -25,6 +26,7 @@ pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
         Outcome::Shown(report) => show(report, colour),
         Outcome::Examined(report) => checks(report, colour),
         Outcome::Counted(report) => stats::stats(report, colour),
+        Outcome::Pruned(report) => judged(report, colour),
         _ => String::new(),
     }
 }
@@ -112,6 +114,23 @@ fn only(parts: &Parts) -> String {
     };
     let words: Vec<&str> = parts.iter().map(word).collect();
     format!("only {}", words.join(" and "))
+}
+
+/// What `prune` lets go, and why the others stay.
+fn judged(report: &prune::Report, colour: bool) -> String {
+    let left = Side::Left;
+    let mut table = Table::new(&[("id", left), ("time", left), ("homeserver", left), ("stays", left), ("why", left)]);
+    for one in &report.snapshots {
+        let reasons: Vec<String> = one.reasons.iter().map(|reason| escaped(&reason.to_string()).into_owned()).collect();
+        table.row(vec![
+            short(&one.id.to_string()),
+            escaped(&one.time).into_owned(),
+            escaped(&one.server_name).into_owned(),
+            if one.forgotten { "no" } else { "yes" }.to_owned(),
+            reasons.join(", "),
+        ]);
+    }
+    table.print(colour)
 }
 
 /// When, or that it failed.

@@ -1,22 +1,26 @@
-//! Taking away what no snapshot needs: survey, plan, apply, and the index compacted behind it.
+//! Taking away what no snapshot needs: forget by policy, survey, plan, apply, and the index compacted behind it.
 //!
 //! Backups and restores may run beside it, and so may other prunes. A dry run ends after the plan, which is the one that would be
 //! applied. Space comes back in two steps: what is dead is marked now, and deleted by a prune after the grace period.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Serialize;
 
 use super::items::stop_if_cancelled;
+use super::retention::Keep;
 use super::{Error, Limits, Run};
 use crate::format::keys;
 use crate::format::snapshot::{Problem, ProblemKind};
 use crate::repo::Repository;
 use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions};
 
+mod forget;
 mod price;
 
+pub use forget::Judged;
 pub use price::{PriceHint, StorageMin};
 
 /// Small index segments are merged when there are so many.
@@ -27,6 +31,10 @@ const SEGMENTS_MIN: usize = 8;
 pub struct Options {
     /// Find out what would be done; delete and write nothing.
     pub dry_run: bool,
+    /// Which snapshots stay.
+    pub keep: Keep,
+    /// Go on although signs say that the policy would let go of what is good.
+    pub yes_really: bool,
     /// Move at most so many stored bytes (`--repack-limit`).
     pub repack_bytes_max: Option<u64>,
     /// The store charges each object for so long.
@@ -42,6 +50,8 @@ pub struct Options {
 pub struct Report {
     /// Nothing was deleted or written.
     pub dry_run: bool,
+    /// The snapshots, oldest first, each with what becomes of it.
+    pub snapshots: Vec<Judged>,
     /// What there is.
     pub totals: Totals,
     /// What was to be done.
@@ -80,9 +90,17 @@ pub struct Totals {
 
 /// Prune.
 pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
-    let (survey, plan) = look(repository, options, run).await?;
+    // P0: forget by policy. A dry run looks as if they were gone.
+    let verdicts = run
+        .until_cancelled(forget::judge(repository, &options.keep, options.yes_really))
+        .await?;
+    if !options.dry_run {
+        forget::forget(repository, &verdicts, run).await?;
+    }
+    let (survey, plan) = look(repository, options, verdicts.keys, run).await?;
     let mut report = Report {
         dry_run: options.dry_run,
+        snapshots: verdicts.judged,
         totals: totals(&survey),
         price: options.storage_min.clone().map(|minimum| price::hint(&plan, minimum)),
         plan,
@@ -107,13 +125,14 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
 }
 
 /// P1 to P7.
-async fn look(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<(Survey, Plan)> {
+async fn look(repository: &Repository, options: &Options, forgotten: BTreeSet<String>, run: &Run<'_>) -> anyhow::Result<(Survey, Plan)> {
     run.progress.stage("look", None, None);
     let survey_options = SurveyOptions {
         memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
         connections: options.limits.connections,
         spool_folder: options.spool_folder.clone(),
         can_open_data: true,
+        forgotten,
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
     let survey = survey.context("look at what is there")?;

@@ -8,6 +8,7 @@
 //! each for the index, for what lives and for what is to be moved), spooled into unlinked files and merged. What the
 //! reader of lists needs has another half at most.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ pub struct SurveyOptions {
     pub spool_folder: PathBuf,
     /// Can frames of data packs be read? Not in a sealed repository without an identity.
     pub can_open_data: bool,
+    /// Keys of snapshots that are looked upon as gone: what a dry run would forget.
+    pub forgotten: BTreeSet<String>,
 }
 
 /// A snapshot that was there.

@@ -54,7 +54,8 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
     })
     .await?;
     // P3: the snapshots. (What they name is followed when the packs are known.)
-    let listed = snapshots::list(repository).await?;
+    let mut listed = snapshots::list(repository).await?;
+    listed.retain(|key| !options.forgotten.contains(&key.key));
     for key in &listed {
         times.see_at(&key.key, key.last_modified);
     }

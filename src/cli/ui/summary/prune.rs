@@ -17,6 +17,7 @@ pub(super) fn pruned(out: &mut String, report: &prune::Report, colour: bool) {
     let plan = &report.plan;
     let heading = if report.dry_run { "dry run, nothing was touched" } else { "pruned" };
     let _ = writeln!(out, "{}", Colour::Bold.paint(heading, colour));
+    snapshots(out, report);
     let totals = &report.totals;
     let there = format!(
         "{} in {}, of {}",
@@ -42,6 +43,13 @@ pub(super) fn pruned(out: &mut String, report: &prune::Report, colour: bool) {
     }
     label(out, "requests", &format!("{}, about", count(plan.requests)));
     rest(out, report, plan);
+}
+
+/// Which go. Which stay, and why, is a table of its own.
+fn snapshots(out: &mut String, report: &prune::Report) {
+    let gone = report.snapshots.iter().filter(|one| one.forgotten).count();
+    let stay = report.snapshots.len() - gone;
+    label(out, "snapshots", &format!("{gone} forgotten, {stay} stay"));
 }
 
 fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {

@@ -1,0 +1,93 @@
+//! P0: which snapshots the policy lets go, why the others stay, and taking those away.
+//!
+//! Before anything goes, the signs are looked for that somebody drives out what is good; they stop a policy, not a person
+//! who has looked (`--yes-really`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::format::ObjectId;
+use crate::ops::retention::{Keep, Reason, candidates, decide, floods};
+use crate::ops::{Error, Run};
+use crate::repo::{Repository, snapshots, tags};
+
+/// What happens to one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// Its id.
+    pub id: ObjectId,
+    /// By which it was judged (RFC 3339).
+    pub time: String,
+    /// Whose homeserver.
+    pub server_name: String,
+    /// Its tags now.
+    pub tags: Vec<String>,
+    /// It does not count.
+    pub late: bool,
+    /// Nothing keeps it.
+    pub forgotten: bool,
+    /// Why it stays.
+    pub reasons: Vec<Reason>,
+}
+
+/// The verdicts, oldest first, and the objects of those that go.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    pub(super) judged: Vec<Judged>,
+    pub(super) keys: BTreeSet<String>,
+}
+
+/// Decide. Fails where a sign says that the policy would do harm, or what there is cannot be read.
+pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool) -> anyhow::Result<Verdicts> {
+    let (mut loaded, damaged) = snapshots::load_all(repository).await.context("load the snapshots")?;
+    if let Some((key, error)) = damaged.into_iter().next() {
+        let hint = "nothing was deleted; `synapse-backup forget` of that snapshot lets prune go on";
+        let stop = Error::failed(format!("what snapshot `{}` needs is not known", key.key), hint);
+        return Err(anyhow::Error::from(error).context(stop));
+    }
+    let damaged = tags::overlay(repository, &mut loaded).await.context("read the tags")?;
+    if let Some((key, error)) = damaged.into_iter().next()
+        && keep.has_rule()
+    {
+        return Err(anyhow::Error::from(error).context(format!("which tags `{key}` puts on a snapshot is not known")));
+    }
+    let objects: Vec<(ObjectId, String)> = loaded.iter().map(|one| (one.snapshot.id, one.key.key.clone())).collect();
+    let candidates = candidates(&snapshots::unique(loaded));
+    let verdicts = decide(&candidates, keep);
+    if !yes_really && let Some(sign) = floods(&candidates, &verdicts, repository.date().await?).first() {
+        return Err(Error::failed(sign.message(), sign.hint()).into());
+    }
+    let by_id: BTreeMap<ObjectId, _> = candidates.iter().map(|one| (one.id, one)).collect();
+    let goes: BTreeSet<ObjectId> = verdicts.iter().filter(|one| one.is_forgotten()).map(|one| one.id).collect();
+    let judged = verdicts.into_iter().filter_map(|verdict| {
+        let one = by_id.get(&verdict.id)?;
+        Some(Judged {
+            id: verdict.id,
+            time: one.time.to_string(),
+            server_name: one.server_name.clone(),
+            tags: one.tags.iter().cloned().collect(),
+            late: one.late,
+            forgotten: verdict.is_forgotten(),
+            reasons: verdict.keep,
+        })
+    });
+    Ok(Verdicts {
+        judged: judged.collect(),
+        keys: objects
+            .into_iter()
+            .filter(|(id, _)| goes.contains(id))
+            .map(|(_, key)| key)
+            .collect(),
+    })
+}
+
+/// DELETE every object of those that go.
+pub(super) async fn forget(repository: &Repository, verdicts: &Verdicts, run: &Run<'_>) -> anyhow::Result<()> {
+    for key in &verdicts.keys {
+        let deleted = run.until_cancelled(repository.store().delete(key)).await;
+        deleted.with_context(|| format!("forget `{key}`"))?;
+    }
+    Ok(())
+}
