@@ -131,8 +131,9 @@ const fn world(what: &'static str, change: fn(&mut World), world: usize, seeds: 
 }
 
 /// The mistakes that `docs/protocol.md` names.
-const PLANTED: [Planted; 18] = [
+const PLANTED: [Planted; 19] = [
     code("no check before the commit", Bug::NoCheck, 0, 300),
+    code("the Date taken after the lists", Bug::DateAfterLists, 0, 700),
     code("packs not listed", Bug::PacksNotListed, 0, 300),
     code("packs listed before the markers", Bug::PacksBeforeMarkers, 0, 300),
     code("no fence", Bug::NoFence, 0, 600),
@@ -152,7 +153,7 @@ const PLANTED: [Planted; 18] = [
         "compaction that lists packs before it reads the index",
         Bug::CompactPacksFirst,
         2,
-        1000,
+        300,
     ),
     code("a restore that keeps its first index", Bug::FirstIndexKept, 5, 300),
 ];
