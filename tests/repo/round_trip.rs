@@ -1,7 +1,9 @@
 //! What goes in comes out, once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use synapse_backup::repo::reader::{ListCursor, Reader};
 use synapse_backup::store::Store;
 use synapse_backup::store::counters::Kind;
 use synapse_backup::store::wrappers::Record;
@@ -48,6 +50,32 @@ async fn an_unchanged_stream_is_not_sent_again() {
     let catalog = synapse_backup::repo::catalog::load(&repository, 64 << 20).await.unwrap();
     assert!(catalog.len() - known < 20, "{} new blobs", catalog.len() - known);
     assert!(read(&repository, &changed.id.to_string()).await.unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_one_frame_were_near_each_other_in_their_stream() {
+    let repository = init(memory()).await;
+    let mut bytes = noise(1, 64 << 20);
+    backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    for place in 0..32 {
+        bytes[place << 21] ^= 1;
+    }
+    let changed = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    let reader = Reader::open(&repository, 64 << 20, 4).await.unwrap();
+    let (catalog, mut cursor) = (reader.catalog(), ListCursor::new(&changed.databases[0].streams[0].list));
+    let (mut frames, mut position) = (BTreeMap::new(), 0);
+    for leaf in cursor.next(&reader, u64::MAX).await.unwrap() {
+        let place = catalog.copies(&leaf.id)[0];
+        let span = frames.entry((place.pack, place.blob.frame_offset)).or_insert((position, position));
+        position += u64::from(leaf.length);
+        span.1 = position;
+    }
+    assert_eq!(position, bytes.len() as u64);
+    let widest = frames.values().map(|(from, to)| to - from).max().unwrap();
+    assert!(
+        widest < 8 << 20,
+        "a restore in windows would read a frame again and again: {widest} bytes"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
