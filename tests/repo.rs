@@ -21,6 +21,8 @@ mod protocol;
 mod retain;
 #[path = "repo/round_trip.rs"]
 mod round_trip;
+#[path = "repo/sealed.rs"]
+mod sealed;
 #[path = "repo/secrets.rs"]
 mod secrets;
 #[path = "repo/sweep.rs"]

@@ -95,7 +95,7 @@ class Ours(Contestant):
     def prepare(self) -> None:
         bench = self.bench
         self.tool = Tool(bench.ground, bench.minio, settings(bench.minio, bench.installation, f"s3://{self.bucket}/matrix"), self.bucket)
-        self.tool.run("init")
+        self.tool.run("init", "--unencrypted")
         self.environment = self.tool.environment
         self.only = ["--only", bench.part] if bench.part != "all" else []
 

@@ -146,12 +146,12 @@ def first_backups(stage: Stage, sentences: Sentences) -> None:
     """init, the first backup, and the second with nothing new."""
     tool = stage.tool
     with sentences("doctor finds nothing wrong before the first backup, but credentials that may delete"):
-        tool.run("init")
+        tool.run("init", "--unencrypted")
         checks = tool.run("doctor", expect=(3,)).report["checks"]
         warned = [check["name"] for check in checks if check["verdict"] != "ok"]
         assert warned == ["rights"], checks
     with sentences("a second init is refused"):
-        tool.run("init", expect=(1,))
+        tool.run("init", "--unencrypted", expect=(1,))
     with sentences("the first backup of a running server has no problems", essential=True):
         talker = threading.Thread(target=stage.story.talk, args=(30,))
         talker.start()

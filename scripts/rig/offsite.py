@@ -39,7 +39,7 @@ def moved_media(stage: Stage, sentences: Sentences) -> None:
     shutil.rmtree(installation.media_store / "local_content")
     shutil.rmtree(installation.media_store / "local_thumbnails", ignore_errors=True)
     tool = Tool(stage.ground, stage.minio, settings(stage.minio, installation, REPOSITORY), "tool-moved")
-    tool.run("init")
+    tool.run("init", "--unencrypted")
     with sentences("media that are only in a bucket are backed up from there, without a problem"):
         run = tool.run("backup")
         check(run.report["media"]["files"] == len(before), (run.report["media"], len(before)))

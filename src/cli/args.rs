@@ -17,6 +17,7 @@ mod doctor;
 mod drill;
 mod forget;
 mod keep;
+mod keys;
 mod past;
 mod prune;
 mod tag;
@@ -29,6 +30,7 @@ pub(super) use doctor::Doctor;
 pub(super) use drill::Drill;
 pub(super) use forget::Forget;
 pub(super) use keep::Keep;
+pub(super) use keys::{Init, Keys};
 pub(super) use past::Past;
 pub(super) use prune::Prune;
 pub(super) use tag::{Change, Tag};
@@ -57,6 +59,7 @@ Exit codes:
     2  wrong call or settings; nothing was touched
     3  done, with problems that are listed
    10  no bucket, or no repository in it
+   12  sealed, and no key here opens it
   130  interrupted
 
 Examples:
@@ -136,6 +139,8 @@ pub(super) struct Args {
     /// Log what is being done to standard error.
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) keys: Keys,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -144,7 +149,7 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Create a repository.
-    Init,
+    Init(Init),
     /// Take a snapshot of the homeserver.
     #[command(after_long_help = BACKUP_HELP)]
     Backup(Backup),
@@ -200,7 +205,7 @@ impl Command {
     /// As typed, for the report.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Init => "init",
+            Self::Init(_) => "init",
             Self::Backup(_) => "backup",
             Self::Snapshots(_) => "snapshots",
             Self::Show(_) => "show",
@@ -474,7 +479,6 @@ mod tests {
             "x forget",
             "x keys list",
             "x rekey",
-            "x --identity key restore latest",
         ] {
             assert_eq!(parse(&words(line)).err().unwrap().exit_code(), 2, "{line}");
         }

@@ -43,7 +43,7 @@ pub(super) struct Session<'a> {
 /// The one match.
 pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow::Result<Outcome> {
     match command {
-        Command::Init => init(session).await,
+        Command::Init(words) => init(words, session).await,
         Command::Backup(words) => backup(words, session).await,
         Command::Snapshots(past) => snapshots(*past, session).await,
         Command::Show(words) => show(words, session).await,
@@ -90,7 +90,21 @@ impl Session<'_> {
     }
 }
 
-async fn init(session: &Session<'_>) -> anyhow::Result<Outcome> {
+async fn init(words: &args::Init, session: &Session<'_>) -> anyhow::Result<Outcome> {
+    let is_sealed = session.settings.encryption.recipients.as_ref().is_some_and(|list| !list.is_empty());
+    match (is_sealed, words.unencrypted) {
+        (true, true) => {
+            return Err(ops::Error::usage("--unencrypted, and `encryption.recipients` are set", "leave one of them out").into());
+        }
+        (false, false) => {
+            return Err(ops::Error::usage(
+                "it is not said whether the repository is sealed",
+                "passwords, signing keys and private messages go into it: set `encryption.recipients` (docs/settings.md), or say --unencrypted",
+            )
+            .into());
+        }
+        _ => {}
+    }
     let repository = connect::create(session.url()?, session.settings, session.counters).await?;
     Ok(Outcome::Created {
         url: repository.url().to_owned(),
@@ -102,8 +116,40 @@ async fn backup(words: &args::Backup, session: &Session<'_>) -> anyhow::Result<O
     connect::check_object_lock(session.url()?, session.settings)?;
     let homeserver = connect::homeserver(session.settings, session.environment).await?;
     let repository = session.open().await?;
+    refuse_unless_sealable(&repository)?;
     let report = ops::backup::backup(&repository, &homeserver, &options, &session.run).await?;
     Ok(Outcome::BackedUp(report))
+}
+
+/// What is written into a sealed repository must be sealed, to somebody.
+fn refuse_unless_sealable(repository: &Repository) -> anyhow::Result<()> {
+    let keyring = repository.keyring();
+    if !repository.info().sealed {
+        return Ok(());
+    }
+    if keyring.recipients.is_empty() {
+        return Err(ops::Error::usage(
+            "the repository is sealed, and `encryption.recipients` is not set",
+            "recipients come from the settings only: whoever can write into the bucket could add himself there",
+        )
+        .into());
+    }
+    if keyring.writer.is_none() {
+        let error = crate::repo::Error::NoKey {
+            key: "the lists of earlier backups".into(),
+        };
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Content of a sealed repository is only for who has an identity; said before anything is written.
+fn refuse_without_identity(repository: &Repository) -> anyhow::Result<()> {
+    if repository.info().sealed && repository.keyring().identities.is_empty() {
+        let error = crate::repo::Error::NoKey { key: "content".into() };
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 async fn snapshots(past: Past, session: &Session<'_>) -> anyhow::Result<Outcome> {
@@ -156,6 +202,7 @@ async fn cat(words: &args::Cat, session: &Session<'_>) -> anyhow::Result<Outcome
     use tokio::io::AsyncWriteExt as _;
 
     let repository = session.open_past(words.past).await?;
+    refuse_without_identity(&repository)?;
     let mut out = session.screen.bytes_out().context("open standard output")?;
     ops::inspect::cat(
         &repository,
@@ -173,6 +220,9 @@ async fn cat(words: &args::Cat, session: &Session<'_>) -> anyhow::Result<Outcome
 async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().restore(words)?;
     let repository = session.open_past(words.past).await?;
+    if !words.dry_run {
+        refuse_without_identity(&repository)?;
+    }
     let report = ops::restore::restore(&repository, &words.snapshot, &options, &session.run).await?;
     Ok(Outcome::Restored {
         report,
@@ -183,6 +233,9 @@ async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result
 async fn verify(words: &args::Verify, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().verify(words)?;
     let repository = session.open_past(words.past).await?;
+    if words.read_data.is_some() {
+        refuse_without_identity(&repository)?;
+    }
     let report = ops::verify::verify(&repository, &options, &session.run).await?;
     Ok(Outcome::Verified(report))
 }

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::environment::Environment;
+use super::keyring;
 use super::settings::{AbsolutePath, Days, LockWord, Settings};
 use crate::ops::Error;
 use crate::repo::{self, Ids, Repository};
@@ -85,22 +86,28 @@ pub(super) fn check_object_lock(url: &str, settings: &Settings) -> Result<(), Er
 /// Make a repository.
 pub(super) async fn create(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
     check_object_lock(url, settings)?;
+    let mut keyring = keyring::keyring(settings)?;
+    if !keyring.recipients.is_empty() {
+        keyring.writer = Some(keyring::make_writer_key(settings)?);
+    }
     let store = store(url, true, settings, counters).await?;
-    repo::open::init(store, Ids::random())
+    repo::open::init_with(store, Ids::random(), keyring)
         .await
         .with_context(|| format!("create a repository at {url}"))
 }
 
 /// Open one.
 pub(super) async fn open(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    let keyring = keyring::keyring(settings)?;
     let store = store(url, false, settings, counters).await?;
-    repo::open::open(store, Ids::random())
+    repo::open::open_with(store, Ids::random(), keyring)
         .await
         .with_context(|| format!("open the repository at {url}"))
 }
 
 /// Open one as it was at a time: read only.
 pub(super) async fn open_at(url: &str, time: Timestamp, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    let keyring = keyring::keyring(settings)?;
     let store = store(url, false, settings, counters).await?;
     let past = At::new(store, time).ok_or_else(|| {
         Error::usage(
@@ -108,7 +115,7 @@ pub(super) async fn open_at(url: &str, time: Timestamp, settings: &Settings, cou
             "only a bucket with versioning can be read as it was; leave out `--at`",
         )
     })?;
-    repo::open::open(Arc::new(past), Ids::random())
+    repo::open::open_with(Arc::new(past), Ids::random(), keyring)
         .await
         .with_context(|| format!("open the repository at {url} as it was at {time}"))
 }

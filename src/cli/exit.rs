@@ -15,6 +15,8 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const PROBLEMS: u8 = 3;
 /// No bucket or no repository.json.
 pub(super) const NO_REPOSITORY: u8 = 10;
+/// Sealed, and no key here opens it.
+pub(super) const NO_KEY: u8 = 12;
 /// Told to stop.
 pub(super) const INTERRUPTED: u8 = 130;
 
@@ -116,6 +118,8 @@ fn decides(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     match error.downcast_ref() {
         Some(repo::Error::NoRepository { .. }) => return Some(NO_REPOSITORY),
+        Some(repo::Error::NoKey { .. }) => return Some(NO_KEY),
+        Some(repo::Error::Sealing { .. }) => return Some(USAGE),
         // It shows through: only its own causes are links of the chain.
         Some(repo::Error::Store(error)) => return decides(error),
         _ => {}
@@ -149,6 +153,7 @@ mod tests {
             ),
             (anyhow!("the upload was aborted").context(ops::Error::interrupted()), INTERRUPTED),
             (no_repository().into(), NO_REPOSITORY),
+            (repo::Error::NoKey { key: "x".into() }.into(), NO_KEY),
             (anyhow::Error::from(no_bucket()).context("open the repository"), NO_REPOSITORY),
             (
                 anyhow::Error::from(no_bucket()).context(ops::Error::failed("list snapshots", "look")),

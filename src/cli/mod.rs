@@ -26,6 +26,7 @@ mod commands;
 mod connect;
 mod environment;
 mod exit;
+mod keyring;
 mod logs;
 mod options;
 mod settings;
@@ -70,7 +71,7 @@ async fn called(
     watcher: &Watcher,
     counters: &Arc<Counters>,
 ) -> anyhow::Result<Outcome> {
-    let settings = match &words.command {
+    let mut settings = match &words.command {
         command if words.json && command.owns_stdout() => {
             return Err(ops::Error::usage(
                 format!("`{}` has no JSON form: what it prints is not ours", command.name()),
@@ -82,6 +83,10 @@ async fn called(
         args::Command::Completions(_) | args::Command::Man => settings::Settings::default(),
         _ => settings::load(words.config.as_deref(), environment)?,
     };
+    settings.keys.signers.clone_from(&words.keys.signers);
+    settings.keys.accept_unsigned = words.keys.accept_unsigned;
+    settings.keys.identities = keyring::IdentityFiles::new(&words.keys.identities, environment);
+    settings.keys.make_writer_key = matches!(words.command, args::Command::Init(_));
     let cancel = CancellationToken::new();
     let session = Session {
         repository: words.repository.as_deref(),

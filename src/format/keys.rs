@@ -25,6 +25,24 @@ pub const DRILLS: &str = "drills/";
 /// All changes of tags begin so.
 pub const TAGS: &str = "tags/";
 
+/// What packs, segments and snapshots of a sealed repository end in, after the names that this file makes.
+const SEALED_ENDING: &str = ".age";
+
+/// Is the object under this key sealed in a sealed repository?
+pub fn is_sealed_kind(key: &str) -> bool {
+    [PACKS, INDEX, SNAPSHOTS].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// The key in a sealed repository.
+pub fn sealed(key: &str) -> String {
+    format!("{key}{SEALED_ENDING}")
+}
+
+/// The name behind a key of a sealed repository.
+pub fn unsealed(key: &str) -> Option<&str> {
+    key.strip_suffix(SEALED_ENDING)
+}
+
 /// `packs/0f/0f….zst`
 pub fn pack(id: PackId) -> String {
     format!("{PACKS}{:02x}/{id}.zst", id.as_bytes()[0])

@@ -17,8 +17,10 @@ pub mod list;
 pub mod manifest;
 pub mod pack;
 pub mod repository;
+pub mod seal;
 pub mod snapshot;
 pub mod tags;
+pub mod writer_key;
 
 pub use ids::{BlobId, ObjectId, PackId, ParseIdError};
 pub use path::ItemPath;
@@ -108,6 +110,9 @@ pub enum Error {
         /// The feature's name.
         feature: String,
     },
+    /// It is sealed, and none of the keys at hand opens it.
+    #[error("no key here opens it")]
+    NoKey,
     /// A value that no encoding may hold; the caller's doing, not the bucket's.
     #[error("{what}: {reason}")]
     Invalid {
@@ -124,7 +129,7 @@ impl Error {
         match self {
             Self::Damaged { .. } => Some("`synapse-backup verify --read-data` lists everything that is damaged and what it costs".into()),
             Self::Version { .. } | Self::Feature { .. } => Some("use the synapse-backup that wrote it, or a newer one".into()),
-            Self::OverLimit { .. } | Self::Invalid { .. } => None,
+            Self::OverLimit { .. } | Self::Invalid { .. } | Self::NoKey => None,
         }
     }
 

@@ -15,7 +15,9 @@ pub const GRACE_SECONDS: u64 = 86_400;
 /// The window of the protocol: 12 hours.
 pub const WINDOW_SECONDS: u64 = 43_200;
 /// Features that a repository may require of this program.
-const FEATURES_KNOWN: [&str; 0] = [];
+const FEATURES_KNOWN: [&str; 1] = [SEALED];
+/// Packs, segments and snapshots are sealed with age.
+const SEALED: &str = "sealed";
 
 /// The content of `repository.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,16 @@ impl RepositoryInfo {
         }
     }
 
+    /// The same, sealed: a program that does not know sealing refuses it.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        Self {
+            sealed: true,
+            features_required: vec![SEALED.to_owned()],
+            ..self
+        }
+    }
+
     /// The object's bytes: indented JSON and a newline.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         self.check()?;
@@ -105,8 +117,8 @@ impl RepositoryInfo {
                 supported: FORMAT_VERSION,
             });
         }
-        if self.sealed {
-            return Err(Error::Feature { feature: "sealed".into() });
+        if self.sealed != self.features_required.iter().any(|feature| feature == SEALED) {
+            return Err(Error::damaged(REPOSITORY, "sealed: it must stand in features_required too"));
         }
         if self.window_seconds == 0 || self.window_seconds >= self.grace_seconds {
             return Err(Error::damaged(

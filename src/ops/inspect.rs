@@ -130,6 +130,10 @@ pub struct ShowReport {
     pub late: bool,
     /// The newest drill of it.
     pub drilled: Option<Drilled>,
+    /// Who has signed it for this repository: what a restorer can pin.
+    pub signer: Option<String>,
+    /// Why it is not to be believed, where it is not.
+    pub doubt: Option<String>,
     /// Problems of the document; when asked for, those of single media files too.
     pub problems: Vec<Problem>,
 }
@@ -163,6 +167,8 @@ pub async fn show(
         .await?;
     }
     Ok(ShowReport {
+        signer: repository.signer_of(&found).map(|signer| signer.to_string()),
+        doubt: repository.doubt(&found),
         drilled: drills.values().next().map(Drilled::from),
         snapshot: found.snapshot,
         late: found.late,

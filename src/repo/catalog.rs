@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::{Repository, Result};
+use super::{Error, Repository, Result};
 use crate::format::index::{self, SegmentEntry, SegmentRead};
 use crate::format::pack::BlobEntry;
 use crate::format::{self, BlobId, PackId, PackKind, keys};
@@ -311,14 +311,16 @@ pub async fn each_segment<T>(
             let mut segments = stream::iter(objects)
                 .map(|object| async move {
                     let got = repository.store.get(&object.key, ByteRange::All).await;
-                    got.map(|got| (object, got.bytes))
+                    (object, got.map_err(Error::from))
                 })
                 .buffer_unordered(at_once);
             while let Some(got) = segments.next().await {
                 match got {
-                    Ok((object, bytes)) => each(&mut into, &object, index::read_segment(&bytes))?,
-                    Err(store::Error::NotFound { .. }) => continue 'again,
-                    Err(error) => return Err(error.into()),
+                    (object, Ok(got)) => each(&mut into, &object, index::read_segment(&got.bytes))?,
+                    (_, Err(Error::Store(store::Error::NotFound { .. }))) => continue 'again,
+                    (object, Err(Error::Damaged { source, .. })) => each(&mut into, &object, Err(source))?,
+                    (object, Err(Error::NoKey { .. })) => each(&mut into, &object, Err(format::Error::NoKey))?,
+                    (_, Err(error)) => return Err(error),
                 }
             }
         }

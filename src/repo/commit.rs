@@ -108,7 +108,11 @@ pub async fn commit(
     let encode = |checked: &Checked, not_after| {
         let document = finish(repository.ids.object(), &checked.packs);
         let key = keys::snapshot(document.time, document.id)?;
-        Ok((key, snapshot::encode(&document, not_after)?, document))
+        let object = match &repository.keyring.writer {
+            Some(writer) => snapshot::encode_signed(&document, not_after, writer)?,
+            None => snapshot::encode(&document, not_after)?,
+        };
+        Ok((key, object, document))
     };
     land(repository, relied, encode).await
 }
@@ -119,9 +123,16 @@ pub async fn commit(
 /// Gives the new key. [`CheckFailed::Gone`]: nothing was committed.
 pub async fn commit_again(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
     let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
+    // A copy from another repository keeps its signatures, and gets one for this one where there is a key.
+    let countersigned = match &repository.keyring.writer {
+        Some(writer) if document.repository != repository.info.id => {
+            snapshot::countersign(object, repository.info.id, writer).map_err(|source| Error::Encode { source })?
+        }
+        _ => object.to_vec(),
+    };
     let encode = |_: &Checked, not_after| {
         let key = keys::snapshot_again(document.time, document.id, repository.ids.object())?;
-        Ok((key.clone(), snapshot::with_not_after(object, not_after)?, key))
+        Ok((key.clone(), snapshot::with_not_after(&countersigned, not_after)?, key))
     };
     land(repository, relied, encode).await
 }

@@ -17,11 +17,13 @@ pub mod catalog;
 pub mod commit;
 pub mod drills;
 pub mod extend;
+pub mod keyring;
 mod repair;
 
 pub mod old_versions;
 pub mod open;
 pub mod reader;
+mod sealed;
 pub mod snapshots;
 pub mod sweep;
 pub mod tags;
@@ -65,6 +67,7 @@ pub struct Repository {
     store: Arc<dyn Store>,
     info: Arc<RepositoryInfo>,
     ids: Ids,
+    keyring: Arc<keyring::Keyring>,
 }
 
 impl Repository {
@@ -78,7 +81,7 @@ impl Repository {
         &self.info
     }
 
-    /// The objects.
+    /// The objects, by the names of `format::keys` and as they were before sealing.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
@@ -168,9 +171,31 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The repository is sealed, and no key at hand opens this: exit code 12.
+    #[error("no key here opens `{key}`")]
+    NoKey {
+        /// The object, or what was to be done.
+        key: String,
+    },
+    /// Sealing is asked for, and the repository is not sealed (any more), or the other way round: exit code 2.
+    #[error("{message}")]
+    Sealing {
+        /// What does not fit.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A snapshot that nobody known has written as it is.
+    #[error("snapshot {snapshot} is not authentic: {reason}")]
+    NotAuthentic {
+        /// Its id.
+        snapshot: String,
+        /// Why.
+        reason: String,
+    },
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(store::Error),
     /// A scratch file for sorting could not be written or read.
     #[error("scratch file in `{folder}`")]
     Spool {
@@ -197,6 +222,15 @@ impl Error {
             Self::PacksVanish { .. } => {
                 Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into())
             }
+            Self::NoKey { .. } => Some(
+                "names and lists open with the writer key (`encryption.writer_key_file`) or an identity, content only with an identity: `--identity FILE`"
+                    .into(),
+            ),
+            Self::Sealing { hint, .. } => Some((*hint).into()),
+            Self::NotAuthentic { .. } => Some(
+                "somebody else may have written it: `verify` tells which snapshots are good; `--signer` names a signer you know, `--accept-unsigned` takes it all the same"
+                    .into(),
+            ),
             Self::Store(error) => error.hint(),
             Self::Spool { .. } => Some("about 160 bytes of room are needed there for each blob of the repository".into()),
             Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
@@ -207,6 +241,20 @@ impl Error {
         Self::Damaged {
             key: key.to_owned(),
             source,
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    /// What the sealed store could not open is told apart from what the bucket did.
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Failed { action, key, source } => match source.downcast::<format::Error>() {
+                Ok(source) if *source == format::Error::NoKey => Self::NoKey { key },
+                Ok(source) => Self::Damaged { key, source: *source },
+                Err(source) => Self::Store(store::Error::Failed { action, key, source }),
+            },
+            error => Self::Store(error),
         }
     }
 }

@@ -7,13 +7,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::keyring::Keyring;
+use super::sealed::Sealed;
 use super::{Error, Ids, Repository, Result};
 use crate::format::keys;
 use crate::format::repository::RepositoryInfo;
 use crate::store::{self, ByteRange, Store};
 
-/// Make a new repository: fails with [`Error::AlreadyThere`] where one is.
+/// Make a new repository that is not sealed: fails with [`Error::AlreadyThere`] where one is.
 pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
+    init_with(store, ids, Keyring::default()).await
+}
+
+/// The same, sealed to the recipients of the keyring where it has any.
+pub async fn init_with(store: Arc<dyn Store>, ids: Ids, keyring: Keyring) -> Result<Repository> {
     match store.head(keys::REPOSITORY).await {
         Ok(_) => {
             return Err(Error::AlreadyThere {
@@ -24,11 +31,12 @@ pub async fn init(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
         Err(error) => return Err(error.into()),
     }
     let created = store.list_page(keys::SNAPSHOTS, None).await?.date;
-    let info = RepositoryInfo::new(ids.object(), created);
+    let plain = RepositoryInfo::new(ids.object(), created);
+    let info = if keyring.recipients.is_empty() { plain } else { plain.sealed() };
     let body = Bytes::from(info.to_json().map_err(|source| Error::Encode { source })?);
     put_repository(&*store, body).await?;
     // The store is read back: two `init` at once may both have written, and the last one is what counts.
-    open(store, ids).await
+    open_with(store, ids, keyring).await
 }
 
 /// The only key that is not random: an unknown outcome is settled by writing the same bytes again.
@@ -43,8 +51,14 @@ async fn put_repository(store: &dyn Store, body: Bytes) -> Result<()> {
     }
 }
 
-/// Open an existing repository: [`Error::NoRepository`] when there is none, a format error when it is too new.
+/// Open an existing repository without any key: [`Error::NoRepository`] when there is none, a format error when it is too new.
 pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
+    open_with(store, ids, Keyring::default()).await
+}
+
+/// The same with keys. Whoever has keys for sealing is not led to a repository that is not sealed: who can write into the
+/// bucket could have replaced `repository.json`, and the next backup would lie there for all to read.
+pub async fn open_with(store: Arc<dyn Store>, ids: Ids, keyring: Keyring) -> Result<Repository> {
     let got = match store.get(keys::REPOSITORY, ByteRange::All).await {
         Ok(got) => got,
         Err(store::Error::NotFound { .. }) => {
@@ -55,10 +69,25 @@ pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
         Err(error) => return Err(error.into()),
     };
     let info = RepositoryInfo::from_json(&got.bytes).map_err(|source| Error::damaged(keys::REPOSITORY, source))?;
+    if !info.sealed && !keyring.is_empty() {
+        return Err(Error::Sealing {
+            message: format!("there are keys for sealing, and the repository at {} is not sealed", store.url()),
+            hint: "if it was sealed once, somebody has replaced its repository.json; else take `encryption.recipients` and `--identity` away, or `init` another one",
+        });
+    }
+    // A writer key of another repository neither signs here nor asks for signatures.
+    let writer = keyring.writer.filter(|_| info.sealed);
+    let keyring = Keyring { writer, ..keyring };
+    let store: Arc<dyn Store> = if info.sealed {
+        Arc::new(Sealed::new(store, &keyring))
+    } else {
+        store
+    };
     Ok(Repository {
         store,
         info: Arc::new(info),
         ids,
+        keyring: Arc::new(keyring),
     })
 }
 

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::catalog::each_listed;
 use super::{Error, Repository, Result};
 use crate::format::snapshot::{self, Snapshot};
+use crate::format::writer_key::Signature;
 use crate::format::{ObjectId, keys};
 use crate::store::{self, ByteRange, Listed};
 
@@ -44,6 +45,8 @@ pub struct Loaded {
     pub tags: Vec<String>,
     /// It landed after its `not_after`: it does not count (G4).
     pub late: bool,
+    /// Who claims to have signed it, for which repository.
+    pub signatures: Vec<Signature>,
 }
 
 impl Loaded {
@@ -92,8 +95,13 @@ pub async fn load_object(repository: &Repository, key: &SnapshotKey) -> Result<O
         last_modified: got.last_modified,
         ..key.clone()
     };
-    let tags = snapshot.tags.clone();
-    let loaded = Loaded { key, snapshot, tags, late };
+    let loaded = Loaded {
+        key,
+        tags: snapshot.tags.clone(),
+        snapshot,
+        late,
+        signatures: signed.signatures,
+    };
     Ok(Some((loaded, got.bytes)))
 }
 
@@ -104,7 +112,7 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
         .map(|key| async move {
             match load(repository, &key).await {
                 Ok(loaded) => Ok(loaded.map(Ok)),
-                Err(error @ Error::Damaged { .. }) => Ok(Some(Err((key, error)))),
+                Err(error @ (Error::Damaged { .. } | Error::NoKey { .. })) => Ok(Some(Err((key, error)))),
                 Err(error) => Err(error),
             }
         })
@@ -116,6 +124,12 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
             Some(Err(error)) => damaged.push(error),
             None => {}
         }
+    }
+    // One that was sealed to others is foreign; where nothing opens at all, the key is missing.
+    if loaded.is_empty()
+        && let Some(at) = damaged.iter().position(|(_, error)| matches!(error, Error::NoKey { .. }))
+    {
+        return Err(damaged.swap_remove(at).1);
     }
     loaded.sort_by_key(|one| (one.time(), one.key.last_modified));
     Ok((loaded, damaged))
@@ -140,21 +154,28 @@ pub fn unique(loaded: Vec<Loaded>) -> Vec<Loaded> {
 
 /// The newest snapshot that counts, of this homeserver when one is named. Damaged ones are passed over.
 pub async fn newest(repository: &Repository, server_name: Option<&str>) -> Result<Option<Loaded>> {
-    let [newest] = newest_that(repository, server_name, [&|_| true]).await?;
+    let [newest] = walk_back(repository, Found::new(server_name, [&|_| true])).await?;
     Ok(newest.map(Arc::unwrap_or_clone))
 }
 
 /// What a snapshot that is looked for must have.
 pub type Wish<'a> = &'a (dyn Fn(&Snapshot) -> bool + Sync);
 
-/// For each wish the newest snapshot that counts and fulfils it, as [`newest`] finds one.
-///
-/// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
+/// For each wish the newest snapshot that counts, is authentic and fulfils it: what a backup may build on.
 pub async fn newest_that<const N: usize>(
     repository: &Repository,
     server_name: Option<&str>,
     wishes: [Wish<'_>; N],
 ) -> Result<[Option<Arc<Loaded>>; N]> {
+    let found = Found {
+        believing: Some(repository),
+        ..Found::new(server_name, wishes)
+    };
+    walk_back(repository, found).await
+}
+
+/// Walks from the newest key back and stops as soon as no older key can hold a newer time, so one GET is usual.
+async fn walk_back<const N: usize>(repository: &Repository, mut found: Found<'_, N>) -> Result<[Option<Arc<Loaded>>; N]> {
     let mut keys = list(repository).await?;
     // A key tells whole seconds: within one of them what landed last comes first.
     let newest_first = |one: &SnapshotKey| {
@@ -165,26 +186,25 @@ pub async fn newest_that<const N: usize>(
         )
     };
     keys.sort_by_cached_key(|one| Reverse(newest_first(one)));
-    let mut found = Found::new(server_name, wishes);
     for key in &keys {
         match load(repository, key).await {
             Ok(Some(loaded)) if found.concerns(&loaded) => {
                 if loaded.time() != loaded.snapshot.time {
-                    return newest_of_all(repository, Found::new(server_name, wishes)).await;
+                    return newest_of_all(repository, found.anew()).await;
                 }
                 found.look_at(loaded);
                 if found.is_complete() {
                     break;
                 }
             }
-            Ok(_) | Err(Error::Damaged { .. }) => {}
+            Ok(_) | Err(Error::Damaged { .. } | Error::NoKey { .. }) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(found.best)
 }
 
-/// As [`newest_that`], by reading all: for repositories in which a snapshot's time cannot be believed.
+/// As [`walk_back`], by reading all: for repositories in which a snapshot's time cannot be believed.
 async fn newest_of_all<const N: usize>(repository: &Repository, mut found: Found<'_, N>) -> Result<[Option<Arc<Loaded>>; N]> {
     let (loaded, _) = load_all(repository).await?;
     for one in loaded.into_iter().rev() {
@@ -200,16 +220,32 @@ struct Found<'a, const N: usize> {
     server_name: Option<&'a str>,
     wishes: [Wish<'a>; N],
     best: [Option<Arc<Loaded>>; N],
+    /// Pass over what this repository's keys do not believe.
+    believing: Option<&'a Repository>,
 }
 
 impl<'a, const N: usize> Found<'a, N> {
     fn new(server_name: Option<&'a str>, wishes: [Wish<'a>; N]) -> Self {
         let best = std::array::from_fn(|_| None);
-        Self { server_name, wishes, best }
+        Self {
+            server_name,
+            wishes,
+            best,
+            believing: None,
+        }
+    }
+
+    /// The same wishes, and nothing found yet.
+    fn anew(&self) -> Self {
+        Self {
+            believing: self.believing,
+            ..Self::new(self.server_name, self.wishes)
+        }
     }
 
     fn concerns(&self, loaded: &Loaded) -> bool {
-        !loaded.late && self.server_name.is_none_or(|name| name == loaded.snapshot.server_name)
+        let is_believed = self.believing.is_none_or(|repository| repository.doubt(loaded).is_none());
+        !loaded.late && is_believed && self.server_name.is_none_or(|name| name == loaded.snapshot.server_name)
     }
 
     /// Newer ones have been looked at before.

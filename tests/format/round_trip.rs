@@ -358,9 +358,10 @@ fn a_repository_that_this_program_cannot_read_says_why() {
     );
     let feature = |feature: &str| Err(Error::Feature { feature: feature.into() });
     assert_eq!(read(|json| json["features_required"] = json!(["tape"])), feature("tape"));
-    assert_eq!(read(|json| json["sealed"] = json!(true)), feature("sealed"));
     for wrong in [
         read(|json| json["chunk_sizes"]["max"] = json!(1)),
+        read(|json| json["sealed"] = json!(true)),
+        read(|json| json["features_required"] = json!(["sealed"])),
         read(|json| json["window_seconds"] = json!(86_400)),
         read(|json| json["id"] = json!("BB")),
         read(|json| json["created"] = json!("yesterday")),

@@ -179,7 +179,7 @@ async fn no_secret_is_in_any_output_argument_or_object() {
     let (synapse, mas) = (format!("synapse={}", into(&restored)), format!("mas={}", into(&restored_mas)));
     let to_text = to.display().to_string();
     let runs: [(&[&str], i32); 10] = [
-        (&["init"], 0),
+        (&["init", "--unencrypted"], 0),
         (&["-v", "doctor"], 0),
         (&["-v", "backup"], 0),
         (&["--json", "backup"], 0),
@@ -253,7 +253,7 @@ async fn no_secret_is_in_any_output_argument_or_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_failure_tells_a_secret() {
     let stage = Stage::new().await;
-    assert_eq!(stage.run(&["init"]).output.status.code(), Some(0));
+    assert_eq!(stage.run(&["init", "--unencrypted"]).output.status.code(), Some(0));
     let whole = fs::read_to_string(&stage.settings).unwrap();
     let port = format!(":{}/", stage.home.cluster.port);
     let broken = [

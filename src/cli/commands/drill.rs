@@ -10,6 +10,7 @@ use crate::ops;
 pub(super) async fn drill(words: &args::Drill, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().drill(words)?;
     let repository = session.open().await?;
+    super::refuse_without_identity(&repository)?;
     let report = ops::drill::drill(&repository, &options, &session.run).await?;
     Ok(Outcome::Drilled(report))
 }

@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 31] = [
+pub(super) const SINGLE: [&str; 34] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -36,6 +36,9 @@ pub(super) const SINGLE: [&str; 31] = [
     "postgres.pg_dump",
     "object_lock.mode",
     "object_lock.days",
+    "encryption.recipients",
+    "encryption.writer_key_file",
+    "encryption.signers",
 ];
 
 /// Keys that only the file can hold: maps, and lists of maps.
@@ -45,12 +48,7 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 4] = [
-    ("encryption", "sealing"),
-    ("metrics", "metrics"),
-    ("identity", "sealing"),
-    ("limits.upload_rate", "a limit of the upload rate"),
-];
+const LATER: [(&str, &str); 2] = [("metrics", "metrics"), ("limits.upload_rate", "a limit of the upload rate")];
 
 /// What is to be said about a key that no struct knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +194,6 @@ mod tests {
             ("METRICS_PING_URL", Unknown::Later("metrics")),
             ("METRICAL", Unknown::No),
             ("KEEP_LATS", Unknown::Perhaps("keep.last")),
-            ("IDENTITY", Unknown::Later("sealing")),
             ("LIMITS_UPLOAD_RATE", Unknown::Later("a limit of the upload rate")),
         ] {
             assert_eq!(unknown_variable(typed), wanted, "{typed}");

@@ -11,6 +11,8 @@ use serde_yaml::Spanned;
 use zeroize::Zeroize as _;
 
 use super::environment::Environment;
+use super::keyring::IdentityFiles;
+use crate::format::writer_key::Signer;
 use crate::ops;
 
 mod error;
@@ -18,7 +20,9 @@ mod keys;
 mod overlay;
 mod values;
 
-pub(super) use values::{AbsolutePath, ByteSize, Connections, Count, Days, Jobs, LockWord, TagWord, TimeSpan, Zone};
+pub(super) use values::{
+    AbsolutePath, ByteSize, Connections, Count, Days, Jobs, LockWord, RecipientWord, SignerWord, TagWord, TimeSpan, Zone,
+};
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
 const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
@@ -46,6 +50,30 @@ pub(super) struct Settings {
     pub(super) postgres: Postgres,
     #[serde(default, deserialize_with = "section")]
     pub(super) object_lock: ObjectLock,
+    #[serde(default, deserialize_with = "section")]
+    pub(super) encryption: Encryption,
+    /// What flags and environment say about keys; it goes wherever the settings go.
+    #[serde(skip)]
+    pub(super) keys: KeyWords,
+}
+
+/// To whom a repository is sealed, and whom it is believed from. Only public halves and the name of a file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Encryption {
+    pub(super) recipients: Option<Vec<RecipientWord>>,
+    pub(super) writer_key_file: Option<AbsolutePath>,
+    pub(super) signers: Option<Vec<SignerWord>>,
+}
+
+/// The flags about keys of this call.
+#[derive(Default)]
+pub(super) struct KeyWords {
+    pub(super) identities: IdentityFiles,
+    pub(super) signers: Vec<Signer>,
+    pub(super) accept_unsigned: bool,
+    /// `init`: a writer key that is missing is made.
+    pub(super) make_writer_key: bool,
 }
 
 /// How the store is reached. No credentials: they come from the AWS chain.

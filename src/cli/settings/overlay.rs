@@ -13,8 +13,8 @@ use crate::cli::environment::Environment;
 use crate::ops;
 
 const PREFIX: &str = "SYNAPSE_BACKUP_";
-/// Variables that are no keys: the settings file's own name, and two of the scripts beside this program.
-const NO_KEYS: [&str; 2] = ["CONFIG", "CACHE"];
+/// Variables that are no settings: the file's own name, files with keys, and one of the scripts beside this program.
+const NO_KEYS: [&str; 4] = ["CONFIG", "CACHE", "IDENTITY", "IDENTITY_PASSPHRASE_FILE"];
 const TEST_PREFIX: &str = "TEST_";
 
 /// Lay the variables over what the file said.
@@ -95,6 +95,9 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "keep.tags" => settings.keep.tags = Some(list(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),
         "limits.connections" => settings.limits.connections = Some(value.parse()?),
+        "encryption.recipients" => settings.encryption.recipients = Some(list(value)?),
+        "encryption.writer_key_file" => settings.encryption.writer_key_file = Some(value.parse()?),
+        "encryption.signers" => settings.encryption.signers = Some(list(value)?),
         "object_lock.mode" => settings.object_lock.mode = Some(value.parse()?),
         "object_lock.days" => settings.object_lock.days = Some(value.parse()?),
         "postgres.pg_dump" => settings.postgres.pg_dump = Some(value.parse()?),
@@ -121,8 +124,20 @@ mod tests {
     fn every_single_key_can_be_set_by_the_environment() {
         for path in keys::SINGLE {
             // One of these is good for each kind of key.
-            let tried = ["/a,/b", "true", "64MiB", "7", "6h", "governance", "Europe/Berlin"]
-                .map(|value| set(&mut Settings::default(), path, value));
+            let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+            let signer = "07".repeat(32);
+            let tried = [
+                "/a,/b",
+                "true",
+                "64MiB",
+                "7",
+                "6h",
+                "governance",
+                "Europe/Berlin",
+                recipient,
+                &signer,
+            ]
+            .map(|value| set(&mut Settings::default(), path, value));
             assert!(tried.iter().any(Result::is_ok), "{path}: {tried:?}");
         }
     }

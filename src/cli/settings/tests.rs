@@ -227,9 +227,9 @@ fn variables_that_cannot_be_meant_are_refused() {
             "SYNAPSE_BACKUP_SYNAPSE_PATH_MAP: `synapse.path_map` cannot be set by the environment",
         ),
         (
-            "SYNAPSE_BACKUP_IDENTITY",
+            "SYNAPSE_BACKUP_METRICS_PING_URL",
             "x",
-            "SYNAPSE_BACKUP_IDENTITY is a setting for sealing, which this version does not have",
+            "SYNAPSE_BACKUP_METRICS_PING_URL is a setting for metrics, which this version does not have",
         ),
         (
             "SYNAPSE_BACKUP_S3_PATH_STYLE",

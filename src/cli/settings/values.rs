@@ -11,6 +11,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 
+use crate::format::seal::Recipient;
+use crate::format::writer_key::Signer;
 use crate::store::versions::LockMode;
 
 /// Bytes: a plain number, or one with a unit.
@@ -55,6 +57,13 @@ pub(in crate::cli) struct TagWord(pub(in crate::cli) String);
 
 /// Tags stand in tables, in lists with commas, and in the names of nothing.
 const TAG_BYTES_MAX: usize = 100;
+/// A public age key, `age1…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct RecipientWord(pub(in crate::cli) Recipient);
+
+/// The public half of a writer's signing key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct SignerWord(pub(in crate::cli) Signer);
 
 /// Nobody means a retention of more than a hundred years, and in compliance mode nobody could take it back.
 const DAYS_MAX: u32 = 36_500;
@@ -305,6 +314,38 @@ impl<'de> Deserialize<'de> for Days {
 }
 
 impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl FromStr for RecipientWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().starts_with("AGE-SECRET-KEY-") {
+            // Never shown.
+            return Err("this is a secret key, and it does not belong on this machine: write its public half, age1…".into());
+        }
+        text.parse().map(Self).map_err(str::to_owned)
+    }
+}
+
+impl FromStr for SignerWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(str::to_owned)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecipientWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignerWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }

@@ -150,6 +150,13 @@ fn show(report: &ShowReport, colour: bool) -> String {
         let warning = "this snapshot landed late: it does not count, and nothing protects what it needs";
         let _ = writeln!(out, "{}", Colour::Yellow.paint(warning, colour));
     }
+    if let Some(doubt) = &report.doubt {
+        let warning = format!("this snapshot is not authentic: {doubt}");
+        let _ = writeln!(out, "{}", Colour::Yellow.paint(&warning, colour));
+    }
+    if let Some(signer) = &report.signer {
+        let _ = writeln!(out, "{:20} {signer}", "signer");
+    }
     if let Some(drilled) = &report.drilled {
         let _ = writeln!(out, "{:20} {}", "drilled", drilled_text(drilled, colour));
     }

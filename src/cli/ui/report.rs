@@ -62,6 +62,8 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Shown(report) => serde_json::json!({
             "snapshot": serde_json::to_value(&report.snapshot)?,
             "late": report.late,
+            "signer": report.signer,
+            "doubt": report.doubt,
             "drilled": serde_json::to_value(&report.drilled)?,
             "problems": serde_json::to_value(&report.problems)?,
         }),

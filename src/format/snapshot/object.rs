@@ -1,7 +1,7 @@
 //! The bytes of a snapshot object: the document's frame, then the trailer with `not_after` and the closing SHA-256.
 //!
-//! The trailer stands outside the document so that it can grow a signature over it. It says nothing about age encryption,
-//! which goes around the whole object.
+//! The trailer stands outside the document so that it can hold signatures over it: none, one, or several where a snapshot
+//! was copied into other repositories. It says nothing about age encryption, which goes around the whole object.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::fields::Fields;
 use super::super::frame::{FrameDecoder, FrameEncoder, first_frame_bytes};
-use super::super::{Error, FORMAT_VERSION, Result, SNAPSHOT_BYTES_MAX, within};
+use super::super::writer_key::{Signature, Signer, WriterKey};
+use super::super::{Error, FORMAT_VERSION, ObjectId, Result, SNAPSHOT_BYTES_MAX, within};
 use super::{SNAPSHOT, Snapshot};
 
 /// zstd skippable frame, nibble C.
@@ -22,19 +23,67 @@ const TRAILER_CONTENT_BYTES: u32 = 8 + 4 + 8 + 4 + 32;
 /// `not_after`: seconds and nanoseconds, and where they stand in the trailer.
 const NOT_AFTER_BYTES: usize = 8 + 4;
 const NOT_AFTER_OFFSET: usize = 4 + 4 + 8 + 4;
+/// Where signatures begin in the trailer: after `not_after`.
+const SIGNATURES_OFFSET: usize = NOT_AFTER_OFFSET + NOT_AFTER_BYTES;
+/// Repository id, signer, signature.
+const SIGNATURE_BYTES: usize = 16 + 32 + 64;
+/// Signatures that are read of one snapshot.
+const SIGNATURES_MAX: usize = 16;
 /// Bytes of a trailer that are read at most: room for what later versions add.
 const TRAILER_BYTES_MAX: usize = 1 << 20;
 /// zstd level of the document: it is small, and read more often than written.
 const LEVEL: i32 = 6;
 
 /// What stands beside the document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// The snapshot is listed when the store's Last-Modified is not later.
     pub not_after: Timestamp,
+    /// Over repository id and document; each was checked, and says what came of it.
+    pub signatures: Vec<Signature>,
 }
 
-/// The snapshot's object.
+/// The snapshot's object, signed for the repository it is written into.
+pub fn encode_signed(snapshot: &Snapshot, not_after: Timestamp, key: &WriterKey) -> Result<Vec<u8>> {
+    countersign(&encode(snapshot, not_after)?, snapshot.repository, key)
+}
+
+/// The same object with one more signature, for this repository.
+pub fn countersign(object: &[u8], repository: ObjectId, key: &WriterKey) -> Result<Vec<u8>> {
+    decode(object)?;
+    let trailer = first_frame_bytes(SNAPSHOT, object)?;
+    let document = FrameDecoder::new()?.decode_within(SNAPSHOT, &object[..trailer], SNAPSHOT_BYTES_MAX)?;
+    let mut again = object[..object.len() - DIGEST_BYTES].to_vec();
+    let signature = key.sign(repository, &document);
+    again.extend_from_slice(repository.as_bytes());
+    again.extend_from_slice(signature.signer.as_bytes());
+    again.extend_from_slice(&signature.bytes);
+    let content = u32::try_from(again.len() + DIGEST_BYTES - trailer - 8).unwrap_or(u32::MAX);
+    again[trailer + 4..trailer + 8].copy_from_slice(&content.to_le_bytes());
+    close(&mut again);
+    Ok(again)
+}
+
+/// The signatures of a trailer, each checked against the document. Bytes that are no whole signature are a later version's.
+fn signatures(trailer: &[u8], document: &[u8]) -> Vec<Signature> {
+    let end = trailer.len() - DIGEST_BYTES;
+    let records = trailer[SIGNATURES_OFFSET.min(end)..end].chunks_exact(SIGNATURE_BYTES);
+    let read = |record: &[u8]| {
+        let repository = ObjectId::from_bytes(record[..16].try_into().ok()?);
+        let signer = Signer::from_bytes(record[16..48].try_into().ok()?);
+        let bytes: [u8; 64] = record[48..].try_into().ok()?;
+        let is_good = signer.has_signed(repository, document, &bytes);
+        Some(Signature {
+            repository,
+            signer,
+            bytes,
+            is_good,
+        })
+    };
+    records.take(SIGNATURES_MAX).filter_map(read).collect()
+}
+
+/// The snapshot's object, unsigned.
 pub fn encode(snapshot: &Snapshot, not_after: Timestamp) -> Result<Vec<u8>> {
     let invalid = |reason: String| Error::Invalid { what: SNAPSHOT, reason };
     if snapshot.format != FORMAT_VERSION {
@@ -118,7 +167,8 @@ pub fn decode(object: &[u8]) -> Result<(Snapshot, Signed)> {
     let not_after = subsecond.and_then(|nanoseconds| Timestamp::new(second, nanoseconds).ok());
     let not_after = not_after.ok_or_else(|| Error::damaged("snapshot trailer", "byte 20: not_after"))?;
     let document = FrameDecoder::new()?.decode_within(SNAPSHOT, frame, SNAPSHOT_BYTES_MAX)?;
-    Ok((parse(&document)?, Signed { not_after }))
+    let signatures = signatures(trailer, &document);
+    Ok((parse(&document)?, Signed { not_after, signatures }))
 }
 
 /// Only this much is read of a document that another version may have written.

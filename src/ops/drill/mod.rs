@@ -116,6 +116,7 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let found = run
         .until_cancelled(snapshots::find(repository, &options.snapshot, options.late))
         .await?;
+    repository.trust(&found)?;
     folder::sweep(&options.folder);
     let folder = folder::Folder::new(&options.folder, &found.snapshot)?;
     let mut stage = databases::Stage::default();

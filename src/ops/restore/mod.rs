@@ -120,6 +120,7 @@ pub async fn restore(repository: &Repository, snapshot: &str, options: &Options,
 
 async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let found = snapshots::find(repository, name, options.late).await?;
+    repository.trust(&found)?;
     if found.late {
         refuse_unless_whole(repository, &found.snapshot, options.limits, run).await?;
     }

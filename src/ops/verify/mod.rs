@@ -63,6 +63,13 @@ impl Findings {
         snapshots.extend(snapshot.map(|snapshot| snapshot.id.to_string()[..8].to_owned()));
     }
 
+    /// A snapshot that is not authentic, as far as the keys at hand can tell.
+    fn add_doubt(&mut self, repository: &Repository, loaded: &snapshots::Loaded) {
+        if let Some(reason) = repository.doubt(loaded) {
+            self.add(loaded.key.key.clone(), format!("it is not authentic: {reason}"), None);
+        }
+    }
+
     fn problems(self) -> Vec<Problem> {
         let name = |(item, message): (String, String), snapshots: BTreeSet<String>| {
             let concerned: Vec<String> = snapshots.into_iter().collect();
@@ -147,12 +154,17 @@ fn relied(snapshots: &[Snapshot], catalog: &Catalog, gone: &BTreeSet<PackId>) ->
 /// The snapshots to check; those that cannot be read are findings.
 async fn load(repository: &Repository, options: &Options, findings: &mut Findings) -> anyhow::Result<Vec<Snapshot>> {
     if let Some(name) = &options.snapshot {
-        return Ok(vec![snapshots::find(repository, name, true).await?.snapshot]);
+        let found = snapshots::find(repository, name, true).await?;
+        findings.add_doubt(repository, &found);
+        return Ok(vec![found.snapshot]);
     }
     let (loaded, damaged) = snapshots::load_all(repository).await?;
     let loaded = snapshots::unique(loaded);
     for (key, error) in damaged {
         findings.add(key.key, format!("this snapshot is lost: {:#}", anyhow::Error::from(error)), None);
+    }
+    for one in &loaded {
+        findings.add_doubt(repository, one);
     }
     Ok(loaded.into_iter().map(|one| one.snapshot).collect())
 }

@@ -88,7 +88,10 @@ async fn read_pack(repository: &Repository, id: PackId) -> anyhow::Result<ReadPa
     let got = match repository.store().get(&keys::pack(id), ByteRange::All).await {
         Ok(got) => got.bytes,
         Err(store::Error::NotFound { .. }) => return Ok(whole("it is gone".into())),
-        Err(error) => return Err(Error::from(error).into()),
+        Err(error) => match Error::from(error) {
+            Error::Damaged { source, .. } => return Ok(whole(source.to_string())),
+            error => return Err(error.into()),
+        },
     };
     let checked = tokio::task::spawn_blocking(move || check(&got)).await?;
     Ok(match checked {

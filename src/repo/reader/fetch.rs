@@ -42,6 +42,13 @@ impl Reader {
                     gone: true,
                 });
             }
+            // A chunk whose seal is broken: the blobs are looked for elsewhere.
+            Err(Error::Damaged { source, .. }) => {
+                for blob in blobs {
+                    self.note_bad(blob.id, pack, &source.to_string());
+                }
+                return Ok(Outcome::default());
+            }
             Err(error) => return Err(error),
         };
         let decode = move || decode(&got, offset, &blobs);

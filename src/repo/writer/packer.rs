@@ -15,6 +15,7 @@ use super::claims::Placement;
 use super::{Error, PACK_BYTES, PART_BYTES, Result, STOP_PATIENCE, Writer, lock};
 use crate::format::index::SegmentPack;
 use crate::format::pack::{self, BlobEntry, PackTable};
+use crate::format::seal::{CHUNK_BYTES, Sealer};
 use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind, keys};
 use crate::repo::aside;
 use crate::store::{self, PartTag, Store, UploadId};
@@ -75,6 +76,8 @@ struct OpenPack {
     parts_sent: u32,
     upload: Arc<PackUpload>,
     parts: JoinSet<Option<PartTag>>,
+    /// In a sealed repository: what frames and table go through on their way into parts.
+    sealer: Option<Sealer>,
 }
 
 /// The multipart upload of a pack, begun by whichever part comes first.
@@ -99,11 +102,36 @@ pub(super) async fn append(writer: &Writer, kind: PackKind, frames: Vec<EncodedF
         if full {
             end_pack(writer, &mut packer).await?;
         }
-        note_frame(writer, &mut packer, &frame);
+        note_frame(writer, &mut packer, &frame)?;
         writer.inner.appended.notify_waiters();
-        fill(writer, &mut packer, &frame.bytes).await?;
+        write(writer, &mut packer, &frame.bytes).await?;
     }
     Ok(())
+}
+
+/// Plain bytes of a pack: as they are, or sealed a chunk at a time, so that no second frame is held.
+async fn write(writer: &Writer, packer: &mut Packer, bytes: &[u8]) -> Result<()> {
+    let is_sealed = packer.open.as_ref().is_some_and(|open| open.sealer.is_some());
+    if !is_sealed {
+        return fill(writer, packer, bytes).await;
+    }
+    for chunk in bytes.chunks(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX)) {
+        let sealer = packer.open.as_mut().and_then(|open| open.sealer.as_mut());
+        let Some(sealer) = sealer else { break };
+        let sealed = sealer.push(chunk).map_err(|source| Error::Encode { source })?;
+        fill(writer, packer, &sealed).await?;
+    }
+    Ok(())
+}
+
+/// A sealer for a pack of this kind, where the repository is sealed. Without recipients nothing is written.
+fn sealer(writer: &Writer, kind: PackKind) -> Result<Option<Sealer>> {
+    let repository = &writer.inner.repository;
+    if !repository.info.sealed {
+        return Ok(None);
+    }
+    let recipients = repository.keyring.recipients_of(kind);
+    Sealer::new(&recipients).map(Some).map_err(|source| Error::Encode { source })
 }
 
 /// Copy bytes into the open part, which is sent whenever it is exactly full: its memory is reserved once and never grows.
@@ -134,11 +162,13 @@ pub(super) async fn flush(writer: &Writer, kind: PackKind) -> Result<()> {
     reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB"
 )]
 /// The table learns where the frame's blobs are, and whoever waits for the frame learns which pack it is in.
-fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
+fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) -> Result<()> {
     let kind = packer.kind;
+    let sealer = if packer.open.is_none() { sealer(writer, kind)? } else { None };
     let open = packer.open.get_or_insert_with(|| {
         let id = writer.inner.repository.ids.pack();
         OpenPack {
+            sealer,
             table: PackTable {
                 id,
                 kind,
@@ -168,6 +198,7 @@ fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) {
         offset_in_frame += raw_length;
     }
     open.frames_bytes += frame.bytes.len() as u64;
+    Ok(())
 }
 
 /// Hand one full part to a task of its own; waits for a free upload first, which is what holds producers back.
@@ -254,17 +285,28 @@ fn stopped(key: &str) -> store::Error {
 async fn end_pack(writer: &Writer, packer: &mut Packer) -> Result<()> {
     let Some(open) = &packer.open else { return Ok(()) };
     let table = pack::encode_table(&open.table, open.frames_bytes).map_err(|source| Error::Encode { source })?;
-    fill(writer, packer, &table).await?;
+    write(writer, packer, &table).await?;
+    let mut bytes = open_bytes(packer, table.len());
+    if let Some(sealer) = packer.open.as_mut().and_then(|open| open.sealer.take()) {
+        let (last, sealed_bytes) = sealer.finish().map_err(|source| Error::Encode { source })?;
+        fill(writer, packer, &last).await?;
+        bytes = sealed_bytes;
+    }
     let Some(open) = packer.open.take() else { return Ok(()) };
     let permit = upload_permit(writer).await?;
     let last = std::mem::take(&mut packer.part).freeze();
-    let ending = end(writer.clone(), open, last, table.len() as u64, permit);
+    let ending = end(writer.clone(), open, last, bytes, permit);
     lock(&writer.inner.tasks).spawn(ending);
     Ok(())
 }
 
-async fn end(writer: Writer, open: OpenPack, last: Bytes, table_bytes: u64, permit: OwnedSemaphorePermit) {
-    let bytes = open.frames_bytes + table_bytes;
+/// Length of the object of a pack that is not sealed.
+fn open_bytes(packer: &Packer, table_bytes: usize) -> u64 {
+    packer.open.as_ref().map_or(0, |open| open.frames_bytes) + table_bytes as u64
+}
+
+/// `bytes`: length of the object.
+async fn end(writer: Writer, open: OpenPack, last: Bytes, bytes: u64, permit: OwnedSemaphorePermit) {
     let kind = open.table.kind;
     let provisional = open.table.id;
     #[cfg(test)]
@@ -340,7 +382,6 @@ async fn complete(writer: &Writer, open: OpenPack, last: Bytes, bytes: u64, perm
 /// A small pack, in one PUT. Of unknown outcome and not there: once more under a new id (G1).
 async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: OwnedSemaphorePermit) -> Result<PackTable> {
     let store = writer.inner.repository.store();
-    let frames_bytes = body.len() - pack::encoded_table_bytes(table.entries.len());
     let mut body = body;
     for _ in 0..PUTS_MAX {
         let key = keys::pack(table.id);
@@ -356,6 +397,11 @@ async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: O
             return Ok(table);
         }
         table.id = writer.inner.repository.ids.pack();
+        if writer.inner.repository.info.sealed {
+            // Its table keeps the old id inside the seal, as in a pack that was copied (B4): the key is what counts.
+            continue;
+        }
+        let frames_bytes = body.len() - pack::encoded_table_bytes(table.entries.len());
         let mut renamed = BytesMut::from(&body[..frames_bytes]);
         let encoded = pack::encode_table(&table, frames_bytes as u64).map_err(|source| Error::Encode { source })?;
         renamed.extend_from_slice(&encoded);

@@ -1,0 +1,188 @@
+//! From settings, flags and files to keys: recipients, the writer key, identities.
+//!
+//! Nothing that is read here is ever shown: messages name the file, not what stands in it.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use age::secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::environment::Environment;
+use super::settings::{AbsolutePath, Settings};
+use crate::format::seal::Identity;
+use crate::format::writer_key::WriterKey;
+use crate::ops::Error;
+use crate::repo::keyring::Keyring;
+
+/// Where the writer key is unless `encryption.writer_key_file` says otherwise.
+const WRITER_KEY_FILE: &str = "/var/lib/synapse-backup/writer.key";
+/// A file of keys is small.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// 2^22 rounds take seconds; more is no passphrase of a person.
+const WORK_FACTOR_MAX: u8 = 22;
+/// More identity files, by comma, beside `--identity`.
+pub(super) const IDENTITY_VARIABLE: &str = "SYNAPSE_BACKUP_IDENTITY";
+/// The file with the passphrase of identity files that have one.
+pub(super) const PASSPHRASE_VARIABLE: &str = "SYNAPSE_BACKUP_IDENTITY_PASSPHRASE_FILE";
+
+/// The files that flags and environment name, for whoever opens a repository later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct IdentityFiles {
+    files: Vec<PathBuf>,
+    passphrase: Option<PathBuf>,
+}
+
+impl IdentityFiles {
+    /// Those of the flags, then those of the environment.
+    pub(super) fn new(flags: &[PathBuf], environment: &Environment) -> Self {
+        let named = environment
+            .get(IDENTITY_VARIABLE)
+            .and_then(|list| list.to_str())
+            .unwrap_or_default();
+        let named = named.split(',').map(str::trim).filter(|file| !file.is_empty()).map(PathBuf::from);
+        Self {
+            files: flags.iter().cloned().chain(named).collect(),
+            passphrase: environment.path(PASSPHRASE_VARIABLE),
+        }
+    }
+}
+
+/// Everything that settings and flags give.
+pub(super) fn keyring(settings: &Settings) -> Result<Keyring, Error> {
+    let encryption = &settings.encryption;
+    let recipients = encryption.recipients.iter().flatten().map(|word| word.0.clone()).collect();
+    let pinned = encryption.signers.iter().flatten().map(|word| word.0);
+    let mut identities = Vec::new();
+    for file in &settings.keys.identities.files {
+        identities.extend(read_identities(file, settings.keys.identities.passphrase.as_deref())?);
+    }
+    Ok(Keyring {
+        recipients,
+        writer: read_writer_key(
+            &writer_key_file(settings),
+            encryption.writer_key_file.is_some() && !settings.keys.make_writer_key,
+        )?,
+        identities,
+        signers: settings.keys.signers.iter().copied().chain(pinned).collect(),
+        unsigned: settings.keys.accept_unsigned,
+    })
+}
+
+fn writer_key_file(settings: &Settings) -> PathBuf {
+    let set = settings.encryption.writer_key_file.as_ref();
+    set.map_or_else(|| PathBuf::from(WRITER_KEY_FILE), |AbsolutePath(path)| path.clone())
+}
+
+/// The writer key, if it is there. One that cannot be read is an error, one that is missing only tells itself where it is needed.
+fn read_writer_key(file: &Path, named: bool) -> Result<Option<WriterKey>, Error> {
+    let text = match read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => return Ok(None),
+        Err(error) => {
+            return Err(Error::usage(
+                format!("`encryption.writer_key_file`: {}: {error}", file.display()),
+                "`init` makes it, readable for its owner only: run as that user",
+            ));
+        }
+    };
+    let text = std::str::from_utf8(&text).unwrap_or_default();
+    let key = WriterKey::from_text(text).map_err(|error| {
+        Error::usage(
+            format!("`encryption.writer_key_file`: {}: {error}", file.display()),
+            "it must be the file that `init` or `keys new-writer` made",
+        )
+    })?;
+    Ok(Some(key))
+}
+
+/// A new writer key, unless there is one already; its file is readable for its owner only.
+pub(super) fn make_writer_key(settings: &Settings) -> Result<WriterKey, Error> {
+    let file = writer_key_file(settings);
+    if let Some(key) = read_writer_key(&file, true)? {
+        return Ok(key);
+    }
+    let cannot = |error: std::io::Error| {
+        Error::usage(
+            format!("the writer key `{}` cannot be written: {error}", file.display()),
+            "make its folder, or set `encryption.writer_key_file` to a place that this user can write",
+        )
+    };
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| cannot(std::io::Error::other(error.to_string())))?;
+    let key = WriterKey::new(seed);
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).map_err(cannot)?;
+    }
+    let mut made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file)
+        .map_err(cannot)?;
+    made.write_all(key.to_text().as_bytes())
+        .and_then(|()| made.sync_all())
+        .map_err(cannot)?;
+    Ok(key)
+}
+
+fn read(file: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The identities in a file as `age-keygen` writes it, also one that a passphrase protects.
+fn read_identities(file: &Path, passphrase: Option<&Path>) -> Result<Vec<Identity>, Error> {
+    let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
+    let bytes = read(file).map_err(|error| refused(error.to_string(), "name the file that `age-keygen` wrote"))?;
+    let bytes = if is_sealed(&bytes) {
+        let passphrase = passphrase.ok_or_else(|| {
+            refused(
+                "a passphrase protects it".into(),
+                "write the passphrase into a file that only you can read, and name it in SYNAPSE_BACKUP_IDENTITY_PASSPHRASE_FILE",
+            )
+        })?;
+        unlock(&bytes, passphrase).map_err(|message| refused(message, "is it the passphrase of this very file?"))?
+    } else {
+        bytes
+    };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let identities: Result<Vec<Identity>, _> = lines.map(str::parse).collect();
+    identities.ok().filter(|found| !found.is_empty()).ok_or_else(|| {
+        refused(
+            "it holds no age identity".into(),
+            "an identity is a line AGE-SECRET-KEY-1…; `age-keygen -o FILE` makes one",
+        )
+    })
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----")
+}
+
+fn unlock(bytes: &[u8], passphrase: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let line = read(passphrase).map_err(|error| format!("{}: {error}", passphrase.display()))?;
+    let words = std::str::from_utf8(&line)
+        .unwrap_or_default()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let mut identity = age::scrypt::Identity::new(SecretString::from(words));
+    identity.set_max_work_factor(WORK_FACTOR_MAX);
+    let armored = age::armor::ArmoredReader::new(bytes);
+    let decryptor = age::Decryptor::new_buffered(armored).map_err(|error| error.to_string())?;
+    let opened = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity));
+    let mut plain = Zeroizing::new(Vec::new());
+    let mut reader = opened.map_err(|error| error.to_string())?;
+    reader.read_to_end(&mut plain).map_err(|error| error.to_string())?;
+    Ok(plain)
+}

@@ -1,0 +1,318 @@
+//! Sealing: age v1 around a whole object, written as a stream and opened by range.
+//!
+//! An age file is a header (one stanza per recipient), a nonce, and chunks of 64 KiB, each sealed by itself under its number
+//! and whether it is the last. So a few bytes of a large pack cost the chunks that cover them, and an object that was cut short has no last
+//! chunk. Header and writing are the `age` crate's; chunks are opened here, since its reader wants the whole file. Sealing draws
+//! fresh keys from the operating system: the one thing on this floor that is not the same twice.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::Write as _;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::secrecy::ExposeSecret as _;
+use age_core::format::{FileKey, Stanza};
+use chacha20poly1305::aead::{AeadInPlace as _, KeyInit as _};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
+use zeroize::Zeroizing;
+
+use super::{Error, Result, within};
+
+/// Plain bytes of a chunk.
+pub const CHUNK_BYTES: u64 = 64 << 10;
+const TAG_BYTES: u64 = 16;
+/// Sealed bytes of a chunk.
+pub const SEALED_CHUNK_BYTES: u64 = CHUNK_BYTES + TAG_BYTES;
+/// Header and nonce are read with one GET of so many bytes.
+pub const HEADER_BYTES_MAX: u64 = 4096;
+/// Recipients of one object; their stanzas fit the header.
+pub const RECIPIENTS_MAX: usize = 24;
+const NONCE_BYTES: usize = 16;
+const SEAL: &str = "seal";
+
+/// To whom an object is sealed: a public key, `age1…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Recipient(age::x25519::Recipient);
+
+impl FromStr for Recipient {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.trim()
+            .parse()
+            .map(Self)
+            .map_err(|_| "an age recipient looks like age1… and has 62 characters")
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What opens: a secret key, `AGE-SECRET-KEY-1…`. Its memory is wiped when it is dropped.
+#[derive(Clone)]
+pub struct Identity(age::x25519::Identity);
+
+impl Identity {
+    /// A fresh one.
+    pub fn generate() -> Self {
+        Self(age::x25519::Identity::generate())
+    }
+
+    /// Its public half.
+    pub fn recipient(&self) -> Recipient {
+        Recipient(self.0.to_public())
+    }
+
+    /// As it stands in a file.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.to_string().expose_secret().to_owned())
+    }
+}
+
+impl FromStr for Identity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.trim().parse().map(Self).map_err(|_| "not an age identity")
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity of {}", self.recipient())
+    }
+}
+
+/// Where the age writer puts sealed bytes until they are taken.
+#[derive(Default, Clone)]
+struct Outlet(Arc<Mutex<Vec<u8>>>);
+
+impl Outlet {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl std::io::Write for Outlet {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Seals a stream: plain bytes in, sealed bytes out as they come. Holds one chunk.
+pub struct Sealer {
+    writer: age::stream::StreamWriter<Outlet>,
+    outlet: Outlet,
+    sealed_bytes: u64,
+}
+
+impl Sealer {
+    /// To these recipients, at least one.
+    pub fn new<'a>(recipients: impl IntoIterator<Item = &'a Recipient>) -> Result<Self> {
+        let recipients: Vec<&dyn age::Recipient> = recipients.into_iter().map(|recipient| &recipient.0 as _).collect();
+        within("recipients", recipients.len() as u64, RECIPIENTS_MAX as u64)?;
+        let outlet = Outlet::default();
+        let encryptor = age::Encryptor::with_recipients(recipients.into_iter()).map_err(cannot)?;
+        let writer = encryptor.wrap_output(outlet.clone()).map_err(cannot)?;
+        Ok(Self {
+            writer,
+            outlet,
+            sealed_bytes: 0,
+        })
+    }
+
+    /// Takes plain bytes and gives what is sealed so far, which may be nothing yet.
+    pub fn push(&mut self, plain: &[u8]) -> Result<Vec<u8>> {
+        self.writer.write_all(plain).map_err(cannot)?;
+        let sealed = self.outlet.take();
+        self.sealed_bytes += sealed.len() as u64;
+        Ok(sealed)
+    }
+
+    /// The last chunk, and how many bytes were sealed in all.
+    pub fn finish(self) -> Result<(Vec<u8>, u64)> {
+        self.writer.finish().map_err(cannot)?;
+        let sealed = self.outlet.take();
+        let sealed_bytes = self.sealed_bytes + sealed.len() as u64;
+        Ok((sealed, sealed_bytes))
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealer(after {} bytes)", self.sealed_bytes)
+    }
+}
+
+fn cannot(error: impl fmt::Display) -> Error {
+    Error::Invalid {
+        what: SEAL,
+        reason: error.to_string(),
+    }
+}
+
+/// A whole object at once.
+pub fn seal<'a>(recipients: impl IntoIterator<Item = &'a Recipient>, plain: &[u8]) -> Result<Vec<u8>> {
+    let mut sealer = Sealer::new(recipients)?;
+    let mut sealed = sealer.push(plain)?;
+    sealed.append(&mut sealer.finish()?.0);
+    Ok(sealed)
+}
+
+/// The opened header of one object: opens any of its chunks. Its memory is wiped when it is dropped.
+#[derive(Clone)]
+pub struct Opener {
+    cipher: ChaCha20Poly1305,
+    header_bytes: u64,
+    opened_by: usize,
+}
+
+impl Opener {
+    /// From the first bytes of the object ([`HEADER_BYTES_MAX`] are enough). [`Error::NoKey`]: it is sealed to others.
+    pub fn new(head: &[u8], identities: &[Identity]) -> Result<Self> {
+        let mut rest = &head[..head.len().min(usize::try_from(HEADER_BYTES_MAX).unwrap_or(usize::MAX))];
+        let whole = rest.len();
+        let unread = |error: age::DecryptError| Error::damaged(SEAL, format!("its header: {error}"));
+        let decryptor = age::Decryptor::new_buffered(&mut rest).map_err(unread)?;
+        let catches: Vec<Catch<'_>> = identities.iter().map(Catch::new).collect();
+        let opened = decryptor.decrypt(catches.iter().map(|catch| catch as &dyn age::Identity));
+        match opened.map(drop) {
+            Ok(()) => {}
+            Err(age::DecryptError::NoMatchingKeys) => return Err(Error::NoKey),
+            Err(error) => return Err(unread(error)),
+        }
+        let caught = |(at, catch): (usize, &Catch<'_>)| Some((at, catch.caught.borrow_mut().take()?));
+        let (opened_by, file_key) = catches.iter().enumerate().find_map(caught).ok_or(Error::NoKey)?;
+        let header = whole - rest.len();
+        let key = Zeroizing::new(age_core::primitives::hkdf(
+            &head[header - NONCE_BYTES..header],
+            b"payload",
+            &*file_key,
+        ));
+        Ok(Self {
+            cipher: ChaCha20Poly1305::new((&*key).into()),
+            header_bytes: header as u64,
+            opened_by,
+        })
+    }
+
+    /// Which of the identities has opened it.
+    pub fn opened_by(&self) -> usize {
+        self.opened_by
+    }
+
+    /// Plain length of an object of so many sealed bytes.
+    pub fn plain_bytes(&self, sealed_bytes: u64) -> Result<u64> {
+        let payload = sealed_bytes
+            .checked_sub(self.header_bytes)
+            .filter(|payload| *payload >= TAG_BYTES)
+            .ok_or_else(|| Error::damaged(SEAL, "its end: cut short"))?;
+        let chunks = payload.div_ceil(SEALED_CHUNK_BYTES);
+        payload
+            .checked_sub(chunks * TAG_BYTES)
+            .ok_or_else(|| Error::damaged(SEAL, "its end: cut short"))
+    }
+
+    /// The first chunk that holds any of these plain bytes, and the sealed bytes (from, to) that must be read for them.
+    pub fn covering(&self, plain: (u64, u64), sealed_bytes: u64) -> (u64, (u64, u64)) {
+        let first = plain.0 / CHUNK_BYTES;
+        let end = plain.1.div_ceil(CHUNK_BYTES).max(first + 1);
+        let place = |chunk: u64| (self.header_bytes + chunk * SEALED_CHUNK_BYTES).min(sealed_bytes);
+        (first, (place(first), place(end)))
+    }
+
+    /// Opens whole chunks, from number `first` on. What reaches the object's end must end in a chunk that was sealed as the last.
+    pub fn open(&self, first: u64, sealed: &[u8], sealed_bytes: u64) -> Result<Vec<u8>> {
+        let mut plain = Vec::with_capacity(sealed.len());
+        let mut place = self.header_bytes + first * SEALED_CHUNK_BYTES;
+        let mut number = first;
+        let chunk_bytes = usize::try_from(SEALED_CHUNK_BYTES).unwrap_or(usize::MAX);
+        for chunk in sealed.chunks(chunk_bytes) {
+            place += chunk.len() as u64;
+            let is_last = place == sealed_bytes;
+            let damaged = || Error::damaged(SEAL, format!("chunk {number}"));
+            let tag_at = chunk.len().checked_sub(16).ok_or_else(damaged)?;
+            // Only an empty object has an empty chunk; only the last one may be short.
+            if (tag_at == 0 && number > 0) || (chunk.len() < chunk_bytes && !is_last) {
+                return Err(damaged());
+            }
+            let from = plain.len();
+            plain.extend_from_slice(&chunk[..tag_at]);
+            self.cipher
+                .decrypt_in_place_detached(&nonce(number, is_last), b"", &mut plain[from..], Tag::from_slice(&chunk[tag_at..]))
+                .map_err(|_| damaged())?;
+            number += 1;
+        }
+        Ok(plain)
+    }
+
+    /// A whole object, of which the header was opened.
+    pub fn open_whole(&self, object: &[u8]) -> Result<Vec<u8>> {
+        let bytes = object.len() as u64;
+        self.plain_bytes(bytes)?;
+        let header = usize::try_from(self.header_bytes).unwrap_or(usize::MAX);
+        self.open(0, &object[header..], bytes)
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opener(header of {} bytes)", self.header_bytes)
+    }
+}
+
+/// A whole object at once.
+pub fn open(object: &[u8], identities: &[Identity]) -> Result<Vec<u8>> {
+    Opener::new(object, identities)?.open_whole(object)
+}
+
+/// 11 bytes of chunk number, big-endian, and whether it is the last.
+fn nonce(number: u64, is_last: bool) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[3..11].copy_from_slice(&number.to_be_bytes());
+    nonce[11] = u8::from(is_last);
+    nonce.into()
+}
+
+/// An identity that keeps the file key that it finds, since the crate's reader does not give it away.
+struct Catch<'a> {
+    identity: &'a Identity,
+    caught: RefCell<Option<Zeroizing<[u8; 16]>>>,
+}
+
+impl<'a> Catch<'a> {
+    fn new(identity: &'a Identity) -> Self {
+        Self {
+            identity,
+            caught: RefCell::new(None),
+        }
+    }
+}
+
+impl age::Identity for Catch<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        let found = self.identity.0.unwrap_stanza(stanza);
+        if let Some(Ok(key)) = &found {
+            *self.caught.borrow_mut() = Some(Zeroizing::new(*key.expose_secret()));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;
