@@ -197,9 +197,18 @@ fn failed(key: &str, source: impl std::error::Error + Send + Sync + 'static) -> 
     }
 }
 
+fn not_sealed() -> Unsealable {
+    Unsealable::Damaged {
+        what: "seal",
+        place: "its beginning: it has none".into(),
+    }
+}
+
 /// The key in the bucket.
 fn there(key: &str) -> String {
-    if keys::is_sealed_kind(key) {
+    if let Some(planted) = key.strip_suffix(NOT_SEALED) {
+        planted.to_owned()
+    } else if keys::is_sealed_kind(key) {
         keys::sealed(key)
     } else {
         key.to_owned()
@@ -251,6 +260,9 @@ impl Store for Sealed {
             return self.inner.get(key, range);
         }
         Box::pin(async move {
+            if key.ends_with(NOT_SEALED) {
+                return Err(unopened(key, not_sealed()));
+            }
             match range {
                 ByteRange::All => {
                     let got = self.inner.get(&keys::sealed(key), range).await?;

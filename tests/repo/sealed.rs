@@ -1,6 +1,7 @@
 //! A sealed repository: who can read what, what lies in the bucket, and what somebody who can write into it achieves.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::Arc;
 
 use synapse_backup::format::{PackKind, keys, snapshot, writer_key::WriterKey};
@@ -280,6 +281,34 @@ async fn a_copy_keeps_its_signature_and_gets_one_of_its_new_home() {
             (to.info().id, ours.writer.signer(), true)
         ]
     );
+}
+
+/// `age -d -i identity.txt pack | zstd -dc` opens any pack, by the programs that everybody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_pack_opens_by_hand_with_age_and_zstd() {
+    let there = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !there("age") || !there("zstd") {
+        return;
+    }
+    let (memory, keys) = (memory(), Keys::new(1));
+    let repository = init_sealed(memory.clone(), &keys).await;
+    let bytes = noise(1, 300_000);
+    backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (identity, object) = (folder.path().join("identity.txt"), folder.path().join("object.age"));
+    std::fs::write(&identity, keys.identity.to_text().as_bytes()).unwrap();
+    let mut printed = Vec::new();
+    for (key, sealed) in memory.objects() {
+        if !key.starts_with(keys::PACKS) {
+            continue;
+        }
+        std::fs::write(&object, &sealed).unwrap();
+        let pipe = "age -d -i \"$0\" \"$1\" | zstd -dc";
+        let output = Command::new("sh").args(["-c", pipe]).args([&identity, &object]).output().unwrap();
+        assert!(output.status.success(), "{key}: {}", String::from_utf8_lossy(&output.stderr));
+        printed.push(output.stdout);
+    }
+    assert!(printed.contains(&bytes), "no pack printed the stream");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,8 @@ pub(super) async fn copy(words: &args::Copy, session: &Session<'_>) -> anyhow::R
     };
     let source = session.open().await?;
     let destination = connect::open(&words.to, theirs.as_ref().unwrap_or(session.settings), session.counters).await?;
+    super::refuse_without_identity(&source)?;
+    super::refuse_unless_sealable(&destination)?;
     let report = ops::copy::copy(&source, &destination, &options, &session.run).await?;
     Ok(Outcome::Copied {
         report,

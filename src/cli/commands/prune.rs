@@ -10,6 +10,7 @@ use crate::ops;
 pub(super) async fn prune(words: &args::Prune, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().prune(words)?;
     let repository = session.open().await?;
+    super::refuse_unless_sealable(&repository)?;
     let report = ops::prune::prune(&repository, &options, &session.run).await?;
     Ok(Outcome::Pruned(Box::new(report)))
 }

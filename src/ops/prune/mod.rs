@@ -131,7 +131,7 @@ async fn look(repository: &Repository, options: &Options, forgotten: BTreeSet<St
         memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
         connections: options.limits.connections,
         spool_folder: options.spool_folder.clone(),
-        can_open_data: true,
+        can_open_data: !repository.info().sealed || !repository.keyring().identities.is_empty(),
         forgotten,
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
