@@ -60,9 +60,9 @@ impl Sealed {
         self.openers.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// The header of a pack, read once. (Other objects are read whole.)
+    /// The header of a pack, read once. What is read whole is opened by its own header, so that damage to it is seen.
     async fn opener(&self, key: &str, got: Option<&Got>) -> Result<Opener, Error> {
-        if let Some(opener) = self.known(key) {
+        if let (None, Some(opener)) = (got, self.known(key)) {
             return Ok(opener);
         }
         let head = match got {
@@ -79,7 +79,7 @@ impl Sealed {
         self.opens.store(true, Ordering::Relaxed);
         self.opens_content
             .fetch_or(opener.opened_by() < self.identity_count, Ordering::Relaxed);
-        if key.starts_with(keys::PACKS) {
+        if got.is_none() {
             let mut openers = self.openers.lock().unwrap_or_else(PoisonError::into_inner);
             if openers.len() >= OPENERS_KEPT {
                 openers.pop_first();
