@@ -284,6 +284,9 @@ pub(super) struct Show {
     /// Print the media that are lost, one a line, as `media.accepted_losses` takes them, and nothing else.
     #[arg(long, conflicts_with = "problems")]
     pub(super) losses: bool,
+    /// Print the block for homeserver.yaml that tells the public half of a lost signing key, and nothing else.
+    #[arg(long, conflicts_with_all = ["problems", "losses"])]
+    pub(super) old_signing_keys: bool,
     #[command(flatten)]
     pub(super) past: Past,
 }

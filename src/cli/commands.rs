@@ -14,7 +14,8 @@ use super::environment::Environment;
 use super::exit::Outcome;
 use super::options::Given;
 use super::settings::Settings;
-use super::ui::{Screen, item_line};
+use super::system;
+use super::ui::{Screen, item_line, old_signing_keys};
 use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
@@ -171,6 +172,11 @@ async fn show(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outco
         &session.run,
     )
     .await?;
+    if words.old_signing_keys && !session.screen.for_program() {
+        let block = old_signing_keys(&report.snapshot, system::now());
+        session.screen.data(&block)?;
+        return Ok(Outcome::Printed);
+    }
     Ok(Outcome::Shown(Box::new(report)))
 }
 

@@ -21,6 +21,7 @@ mod error;
 mod look;
 mod progress;
 mod report;
+mod signing_keys;
 mod stats;
 mod summary;
 mod table;
@@ -30,6 +31,7 @@ pub(super) use error::{Told, lines as error_lines, tell};
 pub(super) use look::{item_line, look};
 pub(super) use progress::Watcher;
 pub(super) use report::{End, report};
+pub(super) use signing_keys::old_signing_keys;
 pub(super) use summary::summary;
 
 /// Who looks on.

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::error::Told;
 use super::progress::rounded;
+use super::signing_keys::old_signing_keys;
 use crate::cli::exit::Outcome;
+use crate::cli::system;
 use crate::store::counters::Totals;
 
 /// What every report says.
@@ -64,6 +66,7 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
             "late": report.late,
             "signer": report.signer,
             "doubt": report.doubt,
+            "old_signing_keys": old_signing_keys(&report.snapshot, system::now()),
             "drilled": serde_json::to_value(&report.drilled)?,
             "problems": serde_json::to_value(&report.problems)?,
         }),
