@@ -240,9 +240,8 @@ impl Opener {
     pub fn open(&self, first: u64, sealed: &[u8], sealed_bytes: u64) -> Result<Vec<u8>> {
         let mut plain = Vec::with_capacity(sealed.len());
         let mut place = self.header_bytes + first * SEALED_CHUNK_BYTES;
-        let mut number = first;
         let chunk_bytes = usize::try_from(SEALED_CHUNK_BYTES).unwrap_or(usize::MAX);
-        for chunk in sealed.chunks(chunk_bytes) {
+        for (number, chunk) in (first..).zip(sealed.chunks(chunk_bytes)) {
             place += chunk.len() as u64;
             let is_last = place == sealed_bytes;
             let damaged = || Error::damaged(SEAL, format!("chunk {number}"));
@@ -256,7 +255,6 @@ impl Opener {
             self.cipher
                 .decrypt_in_place_detached(&nonce(number, is_last), b"", &mut plain[from..], Tag::from_slice(&chunk[tag_at..]))
                 .map_err(|_| damaged())?;
-            number += 1;
         }
         Ok(plain)
     }

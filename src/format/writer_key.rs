@@ -52,7 +52,7 @@ impl WriterKey {
 
     /// The file's text.
     pub fn to_text(&self) -> Zeroizing<String> {
-        let seed = Zeroizing::new(hex::encode(&*self.seed));
+        let seed = Zeroizing::new(hex::encode(*self.seed));
         Zeroizing::new(format!(
             "# synapse-backup writer key: opens names and lists of a repository, never content, and signs its snapshots\n\
              # public key: {}\n# signer: {}\n{SEED_LINE}{}\n{}\n",

@@ -65,15 +65,14 @@ impl Sealed {
         if let (None, Some(opener)) = (got, self.known(key)) {
             return Ok(opener);
         }
-        let head = match got {
-            Some(got) => got.bytes.clone(),
-            None => {
-                let range = ByteRange::From {
-                    offset: 0,
-                    length: HEADER_BYTES_MAX,
-                };
-                self.inner.get(&keys::sealed(key), range).await?.bytes
-            }
+        let head = if let Some(got) = got {
+            got.bytes.clone()
+        } else {
+            let range = ByteRange::From {
+                offset: 0,
+                length: HEADER_BYTES_MAX,
+            };
+            self.inner.get(&keys::sealed(key), range).await?.bytes
         };
         let opener = Opener::new(&head, &self.identities).map_err(|error| self.not_opened(key, error))?;
         self.opens.store(true, Ordering::Relaxed);

@@ -29,10 +29,7 @@ async fn structure(repository: &Repository) -> Vec<String> {
 /// The error of a restore of `latest`, in one line.
 async fn refused(repository: &Repository) -> String {
     let ended = synapse_backup::ops::restore::restore(repository, "latest", &restore_options(), &run()).await;
-    format!(
-        "{:#}",
-        ended.err().map_or_else(|| anyhow::anyhow!("it was not refused"), |error| error)
-    )
+    format!("{:#}", ended.err().unwrap_or_else(|| anyhow::anyhow!("it was not refused")))
 }
 
 fn snapshot_key(memory: &Memory) -> String {
@@ -56,7 +53,8 @@ async fn streams_of_every_size_come_back_out_of_a_sealed_repository() {
     }
     assert_eq!(verify(&repository).await.problems, []);
     let names: Vec<String> = memory.objects().into_keys().filter(|key| key != keys::REPOSITORY).collect();
-    assert!(names.iter().all(|name| name.ends_with(".age")), "{names:?}");
+    let sealed = |name: &String| std::path::Path::new(name).extension().is_some_and(|ending| ending == "age");
+    assert!(names.iter().all(sealed), "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +189,7 @@ async fn snapshots_that_are_forged_changed_or_replayed_are_refused_and_found() {
     let good = here.objects()[&key].clone();
     let recipients = keys.all().recipients_of_metadata();
     let seal = |plain: &[u8]| synapse_backup::format::seal::seal(&recipients, plain).unwrap();
-    let plain = synapse_backup::format::seal::open(&good, &[keys.identity.clone()]).unwrap();
+    let plain = synapse_backup::format::seal::open(&good, std::slice::from_ref(&keys.identity)).unwrap();
     let (document, signed) = snapshot::decode(&plain).unwrap();
     let mut changed = document.clone();
     changed.server_name = "evil.example".into();
@@ -202,7 +200,8 @@ async fn snapshots_that_are_forged_changed_or_replayed_are_refused_and_found() {
     let mut grafted = [&unsigned[..frame(&unsigned)], &plain[frame(&plain)..plain.len() - 32]].concat();
     let digest: [u8; 32] = *synapse_backup::format::BlobId::of(&grafted).as_bytes();
     grafted.extend_from_slice(&digest);
-    let replayed = synapse_backup::format::seal::open(&there.objects()[&snapshot_key(&there)], &[keys.identity.clone()]).unwrap();
+    let replayed =
+        synapse_backup::format::seal::open(&there.objects()[&snapshot_key(&there)], std::slice::from_ref(&keys.identity)).unwrap();
 
     let server_only = Keyring {
         signers: vec![keys.writer.signer()],

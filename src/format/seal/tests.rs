@@ -43,7 +43,7 @@ fn what_is_sealed_opens_for_every_recipient_and_for_age_itself() {
             reader.read_to_end(&mut by_age).unwrap();
             assert_eq!(by_age, plain, "{length}");
         }
-        assert_eq!(open(&sealed, &[other.clone()]), Err(Error::NoKey));
+        assert_eq!(open(&sealed, std::slice::from_ref(&other)), Err(Error::NoKey));
         assert_eq!(open(&sealed, &[]), Err(Error::NoKey));
     }
 }

@@ -172,6 +172,7 @@ impl<'a> Scheduler<'a> {
             store: Arc::new(Line::new(Arc::clone(&self.wire), process)),
             info: Arc::new((*self.info).clone()),
             ids: Ids::new(move || lock(&ids).id()),
+            keyring: Arc::default(),
         };
         let truth = Arc::clone(&self.truth);
         self.running
