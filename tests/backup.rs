@@ -51,3 +51,5 @@ mod together;
 mod uploads;
 #[path = "backup/walk.rs"]
 mod walk;
+#[path = "backup/wrong.rs"]
+mod wrong;

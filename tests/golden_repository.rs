@@ -104,7 +104,8 @@ async fn content(repository: &Repository) -> Expected {
 async fn assert_whole(repository: &Repository) {
     let options = verify::Options {
         snapshot: None,
-        read_data_percent: Some(100),
+        read_data: Some(verify::ReadData::Percent(100)),
+        repair_index: false,
         tools: None,
         limits: LIMITS,
     };

@@ -410,6 +410,7 @@ fn tag_word(text: &str) -> Result<String, String> {
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::ops::verify::ReadData;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
@@ -440,9 +441,10 @@ mod tests {
     fn read_data_takes_its_share_only_after_an_equals_sign() {
         for (line, percent, snapshot) in [
             ("x verify", None, None),
-            ("x verify --read-data", Some(100), None),
-            ("x verify --read-data=10", Some(10), None),
-            ("x verify --read-data latest", Some(100), Some("latest")),
+            ("x verify --read-data", Some(ReadData::Percent(100)), None),
+            ("x verify --read-data=10", Some(ReadData::Percent(10)), None),
+            ("x verify --read-data=1/30", Some(ReadData::OneOf(30)), None),
+            ("x verify --read-data latest", Some(ReadData::Percent(100)), Some("latest")),
         ] {
             let Command::Verify(verify) = parse(&words(line)).unwrap().command else {
                 panic!("{line}")

@@ -109,7 +109,8 @@ impl Given<'_> {
     pub(super) fn verify(&self, words: &args::Verify) -> Result<verify::Options, Error> {
         Ok(verify::Options {
             snapshot: words.snapshot.clone(),
-            read_data_percent: words.read_data,
+            read_data: words.read_data,
+            repair_index: words.repair_index,
             tools: Some(self.tools()),
             limits: self.limits()?,
         })

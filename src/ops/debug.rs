@@ -6,7 +6,7 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use super::restore::DatabaseTarget;
-use super::{Tools, backup, doctor, drill, restore};
+use super::{Tools, backup, doctor, drill, restore, verify};
 
 /// The names of pairs whose other half may be a secret.
 fn names<T>(pairs: &[(String, T)]) -> Vec<&str> {
@@ -119,6 +119,25 @@ impl Debug for restore::Options {
             .field("late", late)
             .field("limits", limits)
             .field("tools", tools)
+            .finish()
+    }
+}
+
+impl Debug for verify::Options {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self {
+            snapshot,
+            read_data,
+            repair_index,
+            tools,
+            limits,
+        } = self;
+        f.debug_struct("Options")
+            .field("snapshot", snapshot)
+            .field("read_data", read_data)
+            .field("repair_index", repair_index)
+            .field("tools", tools)
+            .field("limits", limits)
             .finish()
     }
 }

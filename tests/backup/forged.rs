@@ -19,27 +19,31 @@ use crate::rig::{LIMITS, backup, document, fresh, key_of, restore, restore_files
 use crate::tree::{Thing, tree};
 
 /// A repository, the document of a true snapshot in it, and a folder that must stay empty.
-struct Forger {
-    _home: Home,
-    repository: Repository,
-    document: Snapshot,
+pub(crate) struct Forger {
+    pub(crate) home: Home,
+    pub(crate) repository: Repository,
+    pub(crate) document: Snapshot,
     outside: tempfile::TempDir,
 }
 
 impl Forger {
     async fn new() -> Self {
-        let (home, repository) = (Home::new(), fresh().await);
+        Self::of(Home::new(), fresh().await).await
+    }
+
+    /// Of this homeserver, in this repository.
+    pub(crate) async fn of(home: Home, repository: Repository) -> Self {
         let id = backup(&repository, &home).await.snapshot.unwrap();
         Self {
             document: document(&repository, &id).await,
-            _home: home,
+            home,
             repository,
             outside: tempfile::tempdir().unwrap(),
         }
     }
 
     /// Put a changed document beside the true one; gives its id.
-    async fn put(&self, change: impl FnOnce(&mut Snapshot)) -> String {
+    pub(crate) async fn put(&self, change: impl FnOnce(&mut Snapshot)) -> String {
         let mut document = self.document.clone();
         document.id = self.repository.ids().object();
         change(&mut document);
@@ -211,7 +215,7 @@ async fn mapped_paths_do_not_lead_through_links_either() {
 }
 
 /// Write a media manifest of one shard with these entries, made from the true one's.
-async fn forge_media(forger: &Forger, change: impl FnOnce(&mut Shard)) -> String {
+pub(crate) async fn forge_media(forger: &Forger, change: impl FnOnce(&mut Shard)) -> String {
     let repository = &forger.repository;
     let media = forger.document.media.clone().unwrap();
     let reader = Reader::open(repository, LIMITS.memory_bytes, 2).await.unwrap();

@@ -127,7 +127,8 @@ pub(crate) async fn try_backup(repository: &Repository, home: &Home, run: &Run<'
 pub(crate) async fn verify(repository: &Repository, snapshot: Option<&str>) -> Vec<Problem> {
     let options = verify::Options {
         snapshot: snapshot.map(str::to_owned),
-        read_data_percent: Some(100),
+        read_data: Some(verify::ReadData::Percent(100)),
+        repair_index: false,
         tools: Some(tools()),
         limits: LIMITS,
     };

@@ -231,7 +231,8 @@ pub(crate) async fn read(repository: &Repository, snapshot: &str) -> anyhow::Res
 pub(crate) async fn verify(repository: &Repository) -> Report {
     let options = verify::Options {
         snapshot: None,
-        read_data_percent: Some(100),
+        read_data: Some(verify::ReadData::Percent(100)),
+        repair_index: false,
         tools: None,
         limits: LIMITS,
     };

@@ -18,7 +18,8 @@ use crate::rig::{Bytes, Keys, backup, init, init_sealed, memory, noise, open_wit
 async fn structure(repository: &Repository) -> Vec<String> {
     let options = synapse_backup::ops::verify::Options {
         snapshot: None,
-        read_data_percent: None,
+        read_data: None,
+        repair_index: false,
         limits: crate::rig::LIMITS,
         tools: None,
     };

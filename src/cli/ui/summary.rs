@@ -210,6 +210,16 @@ fn verified(out: &mut String, report: &verify::Report, colour: bool) {
     if report.streams_read > 0 {
         let _ = writeln!(out, "{} read to the end by pg_restore", counted(report.streams_read, "dump stream"));
     }
+    if let Some(repaired) = &report.repaired {
+        let line = format!(
+            "{} and {} named again in {}, of {}",
+            counted(repaired.packs, "pack"),
+            counted(repaired.blobs, "blob"),
+            counted(repaired.segments, "new segment"),
+            counted(repaired.tables, "table")
+        );
+        label(out, "index", &line);
+    }
 }
 
 /// What it took.

@@ -156,7 +156,8 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
 async fn refuse_unless_whole(repository: &Repository, snapshot: &Snapshot, limits: Limits, run: &Run<'_>) -> anyhow::Result<()> {
     let options = verify::Options {
         snapshot: Some(snapshot.id.to_string()),
-        read_data_percent: None,
+        read_data: None,
+        repair_index: false,
         tools: None,
         limits,
     };

@@ -17,19 +17,39 @@ use crate::repo::{Repository, snapshots};
 
 mod dumps;
 mod packs;
+mod repair;
 mod structure;
 
+pub use repair::Repaired;
+
 /// What a verification is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// One snapshot; `None` is all of them.
     pub snapshot: Option<String>,
-    /// `--read-data[=PERCENT]`: open and hash this share (1 to 100) of the packs.
-    pub read_data_percent: Option<u8>,
+    /// `--read-data[=SHARE]`: open and hash the packs, or a share of them.
+    pub read_data: Option<ReadData>,
+    /// `--repair-index`: name again, in new segments, what no segment names.
+    pub repair_index: bool,
     /// With all data read, `pg_restore` is asked as well whether the dumps are whole; found by these.
     pub tools: Option<Tools>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadData {
+    /// This share of the packs (1 to 100), the same ones every time.
+    Percent(u8),
+    /// One of so many parts, another one every day: after as many days all have been read.
+    OneOf(u32),
+}
+
+impl ReadData {
+    fn is_all(self) -> bool {
+        matches!(self, Self::Percent(100) | Self::OneOf(1))
+    }
 }
 
 /// What was looked at. Any problem is exit code 1.
@@ -45,8 +65,11 @@ pub struct Report {
     pub blobs: u64,
     /// Blobs that were read, decompressed and hashed.
     pub blobs_read: u64,
-    /// Dump streams that `pg_restore` read to the end.
+    /// Dump streams that `pg_restore` has read to their end.
     pub streams_read: u64,
+    /// What `--repair-index` has named again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
     /// What is damaged and what it costs.
     pub problems: Vec<Problem>,
 }
@@ -99,24 +122,24 @@ pub async fn verify(repository: &Repository, options: &Options, run: &Run<'_>) -
 async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let mut findings = Findings::default();
     let snapshots = load(repository, options, &mut findings).await?;
+    let mut report = Report::default();
+    if options.repair_index {
+        let before = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
+        let connections = options.limits.connections;
+        report.repaired = Some(repair::repair(repository, &before.catalog(), connections, &mut findings, run).await?);
+    }
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
     let catalog = reader.catalog();
-    for (key, reason) in &catalog.damaged {
-        findings.add(
-            key.clone(),
-            format!("{reason}; what it names is found by the tables of its packs"),
-            None,
-        );
-    }
     let gone = structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
     let relied = relied(&snapshots, &catalog, &gone);
-    let mut report = Report {
-        snapshots: snapshots.len() as u64,
-        packs: relied.len() as u64,
-        ..Report::default()
-    };
-    let bad = match options.read_data_percent {
-        Some(percent) => packs::read(repository, &catalog, &relied, percent, &mut report, &mut findings, run).await?,
+    damaged_segments(&catalog, &relied, options.repair_index, &mut findings);
+    report.snapshots = snapshots.len() as u64;
+    report.packs = relied.len() as u64;
+    let bad = match options.read_data {
+        Some(share) => {
+            let chosen = packs::choose(repository, &relied, share).await?;
+            packs::read(repository, &catalog, chosen, &mut report, &mut findings, run).await?
+        }
         None => BadCopies::new(),
     };
     for snapshot in &snapshots {
@@ -129,7 +152,9 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
             findings.add(format!("packs/{id}"), "it is gone", Some(snapshot));
         }
     }
-    if let (Some(100), Some(tools)) = (options.read_data_percent, &options.tools) {
+    if let (Some(share), Some(tools)) = (options.read_data, &options.tools)
+        && share.is_all()
+    {
         dumps::read(&reader, &snapshots, tools, &mut report, &mut findings, run).await?;
     }
     report.problems = findings.problems();
@@ -149,6 +174,19 @@ fn relied(snapshots: &[Snapshot], catalog: &Catalog, gone: &BTreeSet<PackId>) ->
         relied.extend(usable.map(|pack| pack.id));
     }
     relied
+}
+
+/// A segment that cannot be read costs nothing but requests as long as the packs have their tables.
+fn damaged_segments(catalog: &Catalog, relied: &BTreeSet<PackId>, repaired: bool, findings: &mut Findings) {
+    let all_named = relied.iter().all(|id| catalog.pack(*id).is_some());
+    for (key, reason) in &catalog.damaged {
+        let cost = if repaired || all_named {
+            "nothing is lost with it: every pack is named by another segment, so this object can be deleted"
+        } else {
+            "what it names is found by the tables of its packs; `verify --repair-index` names it again"
+        };
+        findings.add(key.clone(), format!("{reason}; {cost}"), None);
+    }
 }
 
 /// The snapshots to check; those that cannot be read are findings.

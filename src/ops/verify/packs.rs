@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
-use super::{BadCopies, Findings, Report};
+use super::{BadCopies, Findings, ReadData, Report};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::{self, PackTable, TailRead};
 use crate::format::{BlobId, PackId, keys};
@@ -29,21 +30,39 @@ struct ReadPack {
     whole: Option<String>,
 }
 
-/// Read a share of the packs. Which ones is decided by their ids, so that the same share is read every time.
+/// Which packs are read: by their ids alone, so that the same share of percents is read every time, and the parts of a
+/// rolling share are the same packs on whichever machine it runs. Days are the store's.
+pub(super) async fn choose(repository: &Repository, relied: &BTreeSet<PackId>, share: ReadData) -> anyhow::Result<Vec<PackId>> {
+    let part = match share {
+        ReadData::Percent(_) => 0,
+        ReadData::OneOf(parts) => part_of_day(repository.date().await?, parts),
+    };
+    Ok(relied.iter().copied().filter(|id| is_chosen(*id, share, part)).collect())
+}
+
+/// Which part of so many is today's.
+fn part_of_day(now: Timestamp, parts: u32) -> u32 {
+    let day = now.as_second().div_euclid(86_400);
+    u32::try_from(day.rem_euclid(i64::from(parts.max(1)))).unwrap_or(0)
+}
+
+fn is_chosen(id: PackId, share: ReadData, part: u32) -> bool {
+    let [.., a, b, c, d] = *id.as_bytes();
+    match share {
+        ReadData::Percent(percent) => u32::from(d) * 100 < u32::from(percent) * 256,
+        ReadData::OneOf(parts) => u32::from_le_bytes([a, b, c, d]) % parts.max(1) == part,
+    }
+}
+
+/// Read these packs.
 pub(super) async fn read(
     repository: &Repository,
     catalog: &Catalog,
-    relied: &BTreeSet<PackId>,
-    percent: u8,
+    chosen: Vec<PackId>,
     report: &mut Report,
     findings: &mut Findings,
     run: &Run<'_>,
 ) -> anyhow::Result<BadCopies> {
-    let chosen: Vec<PackId> = relied
-        .iter()
-        .copied()
-        .filter(|id| u32::from(id.as_bytes()[15]) * 100 < u32::from(percent) * 256)
-        .collect();
     let bytes = chosen.iter().filter_map(|id| catalog.pack(*id)).map(|pack| pack.bytes).sum();
     run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
     let mut bad = BadCopies::new();
@@ -137,4 +156,44 @@ fn check(object: &Bytes) -> Result<Checked, String> {
         }
     }
     Ok((entries.len() as u64, bad))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirty_days_in_a_row_read_every_pack_once() {
+        let ids: Vec<PackId> = (0..500_u32).map(|number| PackId::from_bytes(sixteen(number))).collect();
+        let begin: Timestamp = "2026-02-20T23:59:59Z".parse().unwrap();
+        for parts in [1, 7, 30] {
+            let mut read = vec![0; ids.len()];
+            for day in 0..i64::from(parts) {
+                let part = part_of_day(begin + jiff::SignedDuration::from_hours(24 * day), parts);
+                for (at, id) in ids.iter().enumerate() {
+                    read[at] += u32::from(is_chosen(*id, ReadData::OneOf(parts), part));
+                }
+            }
+            assert!(read.iter().all(|times| *times == 1), "{parts}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_about_that_many_and_always_the_same() {
+        let ids: Vec<PackId> = (0..2_000_u32).map(|number| PackId::from_bytes(sixteen(number))).collect();
+        for percent in [1, 10, 50, 100] {
+            let count = ids.iter().filter(|id| is_chosen(**id, ReadData::Percent(percent), 0)).count();
+            let wanted = 20 * usize::from(percent);
+            assert!(count.abs_diff(wanted) <= 60, "{percent}: {count}");
+        }
+    }
+
+    /// Sixteen bytes that look random.
+    fn sixteen(number: u32) -> [u8; 16] {
+        let digest = BlobId::of(&number.to_le_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.as_bytes()[..16]);
+        bytes
+    }
 }

@@ -9,12 +9,13 @@ use anyhow::Context;
 use super::{BadCopies, Findings, Report, good_copy};
 use crate::format::PackId;
 use crate::format::list::List;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Snapshot, Stream};
 use crate::ops::Run;
 use crate::ops::items::{self, stop_if_cancelled};
 use crate::repo::catalog::{self, Catalog};
 use crate::repo::reader::{ListCursor, Reader, Wanted, read_table};
 use crate::repo::{self, Repository};
+use crate::synapse::postgres::plan::SCHEMA_STREAM;
 
 /// Raw bytes of a list that are looked at together.
 const STEP_BYTES: u64 = 1 << 30;
@@ -90,16 +91,31 @@ pub(super) async fn check_snapshot(
     };
     for database in &snapshot.databases {
         for stream in &database.streams {
-            check
-                .list(&format!("database/{}/{}", database.name, stream.name), &stream.list, run)
-                .await?;
+            let item = format!("database/{}/{}", database.name, stream.name);
+            check.list(&item, &holds(stream), &stream.list, run).await?;
         }
     }
     for item in &snapshot.config {
-        check.list(&items::config_name(item), &item.list, run).await?;
+        check.list(&items::config_name(item), "", &item.list, run).await?;
     }
     check.media(run).await?;
     Ok(check.any_lost)
+}
+
+/// Tables of a lost stream that are named; more are counted.
+const TABLES_NAMED: usize = 5;
+
+/// What is lost with a stream.
+fn holds(stream: &Stream) -> String {
+    match stream.tables.as_slice() {
+        _ if stream.name == SCHEMA_STREAM => "; it holds the definitions of all tables".to_owned(),
+        [] => "; it holds the rows of all tables that have no stream of their own".to_owned(),
+        tables if tables.len() > TABLES_NAMED => {
+            let named = tables[..TABLES_NAMED].join(", ");
+            format!("; it holds the rows of {named} and {} more tables", tables.len() - TABLES_NAMED)
+        }
+        tables => format!("; it holds the rows of {}", tables.join(", ")),
+    }
 }
 
 struct Check<'a> {
@@ -139,7 +155,8 @@ impl Check<'_> {
         Ok((doubtful.len() - good.count()) as u64)
     }
 
-    async fn list(&mut self, item: &str, list: &List, run: &Run<'_>) -> anyhow::Result<()> {
+    /// `holds` ends the sentence that says what is lost.
+    async fn list(&mut self, item: &str, holds: &str, list: &List, run: &Run<'_>) -> anyhow::Result<()> {
         let mut cursor = ListCursor::new(list);
         let mut lost = 0;
         loop {
@@ -148,14 +165,14 @@ impl Check<'_> {
                 Ok(leaves) if leaves.is_empty() => break,
                 Ok(leaves) => lost += self.lost(&leaves.iter().map(Wanted::from).collect::<Vec<_>>()).await?,
                 Err(error @ (repo::Error::Lost { .. } | repo::Error::Damaged { .. })) => {
-                    self.found(item, format!("its list is lost: {:#}", anyhow::Error::from(error)));
+                    self.found(item, format!("its list is lost: {:#}{holds}", anyhow::Error::from(error)));
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         if lost > 0 {
-            self.found(item, format!("{lost} of its {} blobs are lost", list.blobs));
+            self.found(item, format!("{lost} of its {} blobs are lost{holds}", list.blobs));
         }
         Ok(())
     }
