@@ -71,6 +71,13 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// One that is not sealed, as if it had been opened.
+    #[cfg(test)]
+    fn plain(store: Arc<dyn Store>, info: RepositoryInfo, ids: Ids) -> Self {
+        let (info, keyring) = (Arc::new(info), Arc::default());
+        Self { store, info, ids, keyring }
+    }
+
     /// Where it is.
     pub fn url(&self) -> &str {
         self.store.url()

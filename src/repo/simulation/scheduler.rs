@@ -168,12 +168,8 @@ impl<'a> Scheduler<'a> {
         };
         self.note(&format!("{process} is a {name}"));
         let ids = Mutex::new(self.rng.fork(1000 + process as u64));
-        let repository = Repository {
-            store: Arc::new(Line::new(Arc::clone(&self.wire), process)),
-            info: Arc::new((*self.info).clone()),
-            ids: Ids::new(move || lock(&ids).id()),
-            keyring: Arc::default(),
-        };
+        let line = Arc::new(Line::new(Arc::clone(&self.wire), process));
+        let repository = Repository::plain(line, (*self.info).clone(), Ids::new(move || lock(&ids).id()));
         let truth = Arc::clone(&self.truth);
         self.running
             .spawn_local(async move { (process, Box::pin(run(role, repository, truth)).await) });
