@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::format::PackId;
+use crate::format::repository::RepositoryInfo;
 use crate::repo::Repository;
 use crate::repo::catalog::Presence;
 
@@ -55,7 +56,8 @@ pub(crate) enum Bug {
 
 thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-    static MARKS: RefCell<HashMap<usize, HashSet<PackId>>> = RefCell::default();
+    /// By the address of a process's own `repository.json`, which is kept: addresses that come back would not repeat.
+    static MARKS: RefCell<HashMap<usize, (Arc<RepositoryInfo>, HashSet<PackId>)>> = RefCell::default();
 }
 
 /// Is this mistake to be made?
@@ -74,9 +76,9 @@ pub(crate) fn reuse_marks(repository: &Repository, presence: &mut Presence) {
     if planted(Bug::MarksReused) {
         let process = Arc::as_ptr(&repository.info) as usize;
         MARKS.with_borrow_mut(|marks| {
-            presence
-                .condemned
-                .clone_from(marks.entry(process).or_insert_with(|| presence.condemned.clone()));
+            let now = || (Arc::clone(&repository.info), presence.condemned.clone());
+            let (_, first) = marks.entry(process).or_insert_with(now);
+            presence.condemned.clone_from(first);
         });
     }
 }

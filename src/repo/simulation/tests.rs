@@ -91,7 +91,7 @@ fn every_listed_snapshot_is_complete_at_every_instant() {
 fn a_seed_gives_the_same_requests_again() {
     for seed in 0..WORLDS.len() as u64 * 3 {
         let (first, second) = (simulate(world_of(seed), seed, None), simulate(world_of(seed), seed, None));
-        assert!(first.requests > 100, "seed {seed}: {} requests", first.requests);
+        assert!(first.requests > 50, "seed {seed}: {} requests", first.requests);
         assert_eq!(first.log, second.log, "seed {seed}");
     }
 }
@@ -135,7 +135,7 @@ const PLANTED: [Planted; 19] = [
     code("no check before the commit", Bug::NoCheck, 0, 300),
     code("the Date taken after the lists", Bug::DateAfterLists, 0, 700),
     code("packs not listed", Bug::PacksNotListed, 0, 300),
-    code("packs listed before the markers", Bug::PacksBeforeMarkers, 0, 300),
+    code("packs listed before the markers", Bug::PacksBeforeMarkers, 7, 900),
     code("no fence", Bug::NoFence, 0, 600),
     code("the check only after the commit", Bug::CheckAfterCommit, 0, 300),
     code("the snapshot before its segment", Bug::SnapshotBeforeSegment, 0, 300),
@@ -164,7 +164,8 @@ fn every_planted_mistake_is_found() {
     let chosen = |planted: &&Planted| only.as_ref().is_none_or(|only| planted.what.contains(only.as_str()));
     let mut wrong = Vec::new();
     for planted in PLANTED.iter().filter(chosen) {
-        let mut world = WORLDS[planted.world].clone();
+        let number = told("SIMULATION_WORLD").map_or(planted.world, |number| usize::try_from(number).unwrap());
+        let mut world = WORLDS[number].clone();
         (planted.change)(&mut world);
         let found = (0..planted.seeds).find_map(|seed| Some((seed, simulate(&world, seed, planted.bug).broken?)));
         let Some((seed, broken)) = found else {
@@ -173,7 +174,7 @@ fn every_planted_mistake_is_found() {
         };
         println!("{}: seed {seed}: {broken}", planted.what);
         // It is the mistake that was found, and nothing else.
-        if let Some(broken) = simulate(&WORLDS[planted.world], seed, None).broken {
+        if let Some(broken) = simulate(&WORLDS[number], seed, None).broken {
             wrong.push(format!("{}: without it, seed {seed} breaks as well: {broken}", planted.what));
         }
     }
