@@ -453,9 +453,12 @@ async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
         .unwrap();
     forget(&repository, &first).await;
     days(&memory, 2);
-    let pack = first.databases[0].streams[0].list.entries[0].pack;
+    let live = first.databases[0].streams[0].list.entries[0];
+    let pack = live.pack;
+    let table = synapse_backup::repo::reader::read_table(&repository, pack).await.unwrap();
+    let place = table.entries.iter().find(|entry| entry.id == live.id).unwrap();
     let mut body = memory.objects()[&keys::pack(pack)].to_vec();
-    body[1000] ^= 1;
+    body[(place.frame_offset + place.frame_length / 2) as usize] ^= 1;
     memory.damage(&keys::pack(pack), body.into());
     let (plan, applied) = prune(&repository).await;
     assert!(plan.repack.iter().any(|moved| moved.id == pack));
