@@ -54,10 +54,13 @@ pub(crate) enum Bug {
     FirstIndexKept,
 }
 
+/// Markers that were seen, by the address of a repository's information, which is kept so that the address is not used again.
+type Marks = HashMap<usize, (Arc<RepositoryInfo>, HashSet<PackId>)>;
+
 thread_local! {
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     /// By the address of a process's own `repository.json`, which is kept: addresses that come back would not repeat.
-    static MARKS: RefCell<HashMap<usize, (Arc<RepositoryInfo>, HashSet<PackId>)>> = RefCell::default();
+    static MARKS: RefCell<Marks> = RefCell::default();
 }
 
 /// Is this mistake to be made?
