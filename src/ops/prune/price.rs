@@ -1,6 +1,6 @@
 //! Storage that is paid for longer than it is used: what the vendors charge at least, as data with a date.
 //!
-//! As of November 2026, from the price pages of Amazon S3 and Wasabi. Prices themselves are not here: they change, and
+//! As commonly known in November 2026 of Amazon S3 and Wasabi, not copied from their pages: a hint, not an invoice. Prices themselves are not here: they change, and
 //! what is told are bytes and days.
 
 use jiff::{SignedDuration, Timestamp};
