@@ -72,6 +72,7 @@ def demo(messages: int, files: int, keep: bool) -> None:
         story = Story(installation)
         story.begin(messages, files)
         note(story.counts(story.observe()))
+        synapse.settle(postgres)
 
         tool = Tool(ground, minio, settings(minio, installation, f"s3://{BUCKET}/matrix"))
         say("Back up, and back up again with nothing changed; Synapse keeps running")

@@ -14,12 +14,14 @@ import pathlib
 import secrets
 import shutil
 import subprocess
+import time
 import urllib.request
 
 from ground import CACHE, Ground, RigError, free_port, stop, wait_for
 from postgres import Postgres
 
 PYTHON = CACHE / "synapse" / "bin" / "python"
+SETTLE_SECONDS = 100
 START_SECONDS = 90
 
 # No limits for the rig's own haste, no other servers.
@@ -86,6 +88,17 @@ class Homeserver:
         cwd.mkdir(parents=True, exist_ok=True)  # an empty folder is nothing that a backup could bring back
         self.process = self.ground.start(self.name, argv, cwd=cwd, env={"PYTHONDONTWRITEBYTECODE": "1", **self.installation.environment})
         wait_for("Synapse", self._ready, START_SECONDS, self.process, self.ground.log(self.name))
+
+    def settle(self, postgres: Postgres) -> None:
+        """Waits until a fresh Synapse has changed its tables as it does in the background, with locks that no backup can get past.
+
+        Not for ever: what is left then is work on rows, which does not disturb anybody.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            if postgres.sql("SELECT count(*) FROM background_updates", self.installation.database) == "0":
+                return
+            time.sleep(0.5)
 
     def stop(self) -> None:
         """Stops Synapse in an orderly way."""
