@@ -14,7 +14,7 @@ use super::{ConnInfo, Error};
 /// A row is not longer; what has no line end until then is no row.
 const ROW_BYTES_MAX: usize = 16 << 20;
 
-/// A row: its fields in the order of [`Row::columns`], `None` for NULL.
+/// A row: its fields in the order of the columns that were asked for, `None` for NULL.
 #[derive(Debug)]
 pub struct Row<'a> {
     columns: &'a [String],
