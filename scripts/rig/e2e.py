@@ -90,8 +90,11 @@ class Stage:
         return settings(self.minio, self.installation, repository)
 
     def snapshots(self) -> list[dict]:
-        """The listed snapshots."""
-        return self.tool.run("snapshots").report["snapshots"]
+        """The listed snapshots, without their ages, so that two lists can be compared."""
+        listed = self.tool.run("snapshots").report["snapshots"]
+        for snapshot in listed:
+            del snapshot["age_seconds"]
+        return listed
 
     def nothing_left_over(self) -> None:
         """No upload is open and no child of the tool lives."""
