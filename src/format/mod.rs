@@ -104,8 +104,8 @@ pub enum Error {
         /// The newest that is read.
         supported: u32,
     },
-    /// A required feature that this program does not know.
-    #[error("the repository needs the feature `{feature}`, which this program does not know")]
+    /// A feature that a repository or a snapshot requires and this program does not know.
+    #[error("it needs the feature `{feature}`, which this program does not know")]
     Feature {
         /// The feature's name.
         feature: String,

@@ -89,7 +89,7 @@ pub async fn load_object(repository: &Repository, key: &SnapshotKey) -> Result<O
         Err(store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let (snapshot, signed) = snapshot::decode(&got.bytes).map_err(|source| Error::damaged(&key.key, source))?;
+    let (snapshot, signed) = snapshot::decode_named(&key.key, &got.bytes).map_err(|source| Error::damaged(&key.key, source))?;
     let late = got.last_modified > signed.not_after;
     let key = SnapshotKey {
         last_modified: got.last_modified,

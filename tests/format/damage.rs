@@ -11,8 +11,9 @@ use synapse_backup::format::list::decode_list;
 use synapse_backup::format::manifest::{decode_shard, decode_shard_ref, encode_shard};
 use synapse_backup::format::pack::{TailRead, decode_table, encode_table};
 use synapse_backup::format::repository::RepositoryInfo;
-use synapse_backup::format::snapshot;
+use synapse_backup::format::writer_key::WriterKey;
 use synapse_backup::format::{Error, Result};
+use synapse_backup::format::{keys, snapshot};
 
 use crate::golden::{golden, golden_hex};
 use crate::pack::{EXAMPLE, blobs_of, pack_of};
@@ -259,6 +260,86 @@ fn a_trailer_of_a_later_version_may_be_longer_but_not_another() {
     );
     let late = snapshot::decode(&forged(&object, trailer + 20, &[0xff; 7], object.len() - 32));
     assert!(matches!(late, Err(Error::Damaged { .. })), "{late:?}");
+}
+
+/// The golden snapshot with a changed document, and everything else of it right.
+fn with_document(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let object = golden_hex("snapshot.json.zst.hex");
+    let mut document = serde_json::to_value(values::snapshot()).unwrap();
+    change(&mut document);
+    let mut compressor = zstd::bulk::Compressor::new(3).unwrap();
+    compressor.include_checksum(true).unwrap();
+    let frame = compressor.compress(&serde_json::to_vec(&document).unwrap()).unwrap();
+    let changed = [&frame, &object[object.len() - 64..]].concat();
+    let end = changed.len() - 32;
+    forged(&changed, 0, &[], end)
+}
+
+#[test]
+fn a_snapshot_that_needs_more_than_this_program_knows_is_refused_by_name() {
+    assert_eq!(snapshot::decode(&with_document(|_| ())).unwrap().0, values::snapshot());
+    let needs = |features: serde_json::Value| {
+        // The rest may be anything then.
+        snapshot::decode(&with_document(|document| {
+            document["features_required"] = features;
+            document["media"] = serde_json::json!("on tape");
+        }))
+    };
+    assert_eq!(needs(serde_json::json!(["tape"])), Err(Error::Feature { feature: "tape".into() }));
+    assert!(matches!(needs(serde_json::json!([])), Err(Error::Damaged { .. })));
+    let newer = snapshot::decode(&with_document(|document| *document = serde_json::json!({"format": 2})));
+    assert!(
+        matches!(
+            newer,
+            Err(Error::Version {
+                what: "snapshot",
+                found: 2,
+                ..
+            })
+        ),
+        "{newer:?}"
+    );
+}
+
+#[test]
+fn a_snapshot_under_the_name_of_another_one_is_refused() {
+    let (object, snapshot) = (golden_hex("snapshot.json.zst.hex"), values::snapshot());
+    let (id, other) = (snapshot.id, values::object_id(0x77));
+    let later = snapshot.time + jiff::SignedDuration::from_secs(1);
+    for (key, is_its_own) in [
+        (keys::snapshot(snapshot.time, id), true),
+        (keys::snapshot_again(snapshot.time, id, other), true),
+        (keys::snapshot(snapshot.time, other), false),
+        (keys::snapshot_again(snapshot.time, other, id), false),
+        (keys::snapshot(later, id), false),
+    ] {
+        let key = key.unwrap();
+        let read = snapshot::decode_named(&key, &object);
+        assert_eq!(read.is_ok(), is_its_own, "{key}: {read:?}");
+    }
+}
+
+#[test]
+fn a_signature_stands_before_what_a_later_version_has_added() {
+    let object = golden_hex("snapshot.json.zst.hex");
+    let trailer = object.len() - 64;
+    let mut longer = object[..object.len() - 32].to_vec();
+    longer.extend_from_slice(b"a word");
+    longer[trailer + 4..trailer + 8].copy_from_slice(&(56_u32 + 6).to_le_bytes());
+    let end = longer.len();
+    longer.extend_from_slice(&[0; 32]);
+    let mut object = forged(&longer, 0, &[], end);
+    let here = values::snapshot().repository;
+    for seed in [7, 8] {
+        object = snapshot::countersign(&object, here, &WriterKey::new([seed; 32].into())).unwrap();
+    }
+    let (_, signed) = snapshot::decode(&object).unwrap();
+    assert!(
+        signed.signatures.iter().all(|made| made.is_good && made.repository == here),
+        "{signed:?}"
+    );
+    assert_eq!(signed.signatures.len(), 2);
+    assert!(object[..object.len() - 32].ends_with(b"a word"));
 }
 
 #[test]

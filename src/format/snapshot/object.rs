@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::super::fields::Fields;
 use super::super::frame::{FrameDecoder, FrameEncoder, first_frame_bytes};
 use super::super::writer_key::{Signature, Signer, WriterKey};
-use super::super::{Error, FORMAT_VERSION, ObjectId, Result, SNAPSHOT_BYTES_MAX, within};
+use super::super::{Error, FORMAT_VERSION, ObjectId, Result, SNAPSHOT_BYTES_MAX, keys, within};
 use super::{SNAPSHOT, Snapshot};
 
 /// zstd skippable frame, nibble C.
@@ -53,11 +53,15 @@ pub fn countersign(object: &[u8], repository: ObjectId, key: &WriterKey) -> Resu
     decode(object)?;
     let trailer = first_frame_bytes(SNAPSHOT, object)?;
     let document = FrameDecoder::new()?.decode_within(SNAPSHOT, &object[..trailer], SNAPSHOT_BYTES_MAX)?;
-    let mut again = object[..object.len() - DIGEST_BYTES].to_vec();
     let signature = key.sign(repository, &document);
+    // Behind the last whole one: what a later version may have added stays behind all of them.
+    let (first, end) = (trailer + SIGNATURES_OFFSET, object.len() - DIGEST_BYTES);
+    let (before, after) = object[..end].split_at(first + (end - first) / SIGNATURE_BYTES * SIGNATURE_BYTES);
+    let mut again = before.to_vec();
     again.extend_from_slice(repository.as_bytes());
     again.extend_from_slice(signature.signer.as_bytes());
     again.extend_from_slice(&signature.bytes);
+    again.extend_from_slice(after);
     let content = u32::try_from(again.len() + DIGEST_BYTES - trailer - 8).unwrap_or(u32::MAX);
     again[trailer + 4..trailer + 8].copy_from_slice(&content.to_le_bytes());
     close(&mut again);
@@ -171,26 +175,43 @@ pub fn decode(object: &[u8]) -> Result<(Snapshot, Signed)> {
     Ok((parse(&document)?, Signed { not_after, signatures }))
 }
 
-/// Only this much is read of a document that another version may have written.
-#[derive(Deserialize)]
-struct Probe {
-    format: u32,
+/// The snapshot under this key. An authentic one under the name of another would come in its place, so it is refused.
+pub fn decode_named(key: &str, object: &[u8]) -> Result<(Snapshot, Signed)> {
+    let (snapshot, signed) = decode(object)?;
+    let own = keys::snapshot(snapshot.time, snapshot.id)?;
+    if keys::parse_snapshot(key) != keys::parse_snapshot(&own) {
+        return Err(Error::damaged(
+            SNAPSHOT,
+            format!("its name: it is snapshot {} of {}", snapshot.id, snapshot.time),
+        ));
+    }
+    Ok((snapshot, signed))
 }
 
+/// What decides whether the rest of a document may be read.
+#[derive(Deserialize)]
+struct Gate {
+    format: u32,
+    #[serde(default)]
+    features_required: Vec<String>,
+}
+
+/// Another format version and a required feature that is not known here refuse before the rest is read.
 fn parse(document: &[u8]) -> Result<Snapshot> {
-    let parsed = serde_json::from_slice::<Snapshot>(document);
-    let format = match &parsed {
-        Ok(snapshot) => Some(snapshot.format),
-        Err(_) => serde_json::from_slice::<Probe>(document).ok().map(|probe| probe.format),
-    };
-    if let Some(found) = format.filter(|format| *format != FORMAT_VERSION) {
+    let broken = |error: serde_json::Error| Error::damaged(SNAPSHOT, format!("its document: {error}"));
+    let gate: Gate = serde_json::from_slice(document).map_err(broken)?;
+    if gate.format != FORMAT_VERSION {
         return Err(Error::Version {
             what: SNAPSHOT,
-            found,
+            found: gate.format,
             supported: FORMAT_VERSION,
         });
     }
-    let snapshot = parsed.map_err(|error| Error::damaged(SNAPSHOT, format!("its document: {error}")))?;
+    // No document of this version requires any.
+    if let Some(feature) = gate.features_required.into_iter().next() {
+        return Err(Error::Feature { feature });
+    }
+    let snapshot: Snapshot = serde_json::from_slice(document).map_err(broken)?;
     snapshot.validate()?;
     Ok(snapshot)
 }
