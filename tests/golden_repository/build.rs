@@ -2,7 +2,8 @@
 //!
 //! There is one of everything that the format has: a dump stream whose list is a tree, config items of every kind (one
 //! with a path that is not UTF-8), media of no, one and two blobs, files with owners of their own, rows without a
-//! file, a shard that the second night inherits unread, tags, problems.
+//! file, a shard that the second night inherits unread, problems, tags that changed later, the record of a drill, and
+//! a condemned pack of a run that never committed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,6 +19,7 @@ use bytes::BytesMut;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use synapse_backup::format::chunk::ChunkSizes;
+use synapse_backup::format::drill::{Drill, DrillCheck};
 use synapse_backup::format::list::{List, ListEntry};
 use synapse_backup::format::manifest::{
     EntryProblem, MediaBlob, MediaEntry, RowHasher, RowState, Shard, ShardRef, encode_shard, encode_shard_ref,
@@ -28,8 +30,9 @@ use synapse_backup::format::snapshot::{
     StreamFormat, TableFact, Totals,
 };
 use synapse_backup::format::{BLOB_BYTES_MAX, BlobId, ItemPath, ObjectId, PackId, PackKind};
+use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::writer::{Budget, Gatherer, ListWriter, Source, SourceError, Writer};
-use synapse_backup::repo::{Ids, Repository, catalog, commit, open};
+use synapse_backup::repo::{Ids, Repository, catalog, commit, drills, open, snapshots, tags};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::{Clock, Memory};
 
@@ -180,7 +183,7 @@ fn dump(rows: usize) -> Vec<u8> {
 }
 
 /// The objects by their keys, and what a reader must find in them.
-pub(super) async fn repository() -> (BTreeMap<String, bytes::Bytes>, Expected) {
+pub(super) async fn repository(keyring: Keyring) -> (BTreeMap<String, bytes::Bytes>, Expected) {
     let clock = Clock::starting_at("2026-01-01T02:00:00Z".parse().unwrap());
     let memory = Arc::new(Memory::new(clock.clone()));
     let ids = fixed_ids();
@@ -194,15 +197,64 @@ pub(super) async fn repository() -> (BTreeMap<String, bytes::Bytes>, Expected) {
         chunk_sizes,
         ..RepositoryInfo::new(ids.object(), clock.now())
     };
+    let info = if keyring.recipients.is_empty() { info } else { info.sealed() };
     memory.put("repository.json", info.to_json().unwrap().into()).await.unwrap();
-    let repository = open::open(Arc::clone(&memory) as Arc<dyn Store>, ids).await.unwrap();
+    let repository = open::open_with(Arc::clone(&memory) as Arc<dyn Store>, ids, keyring).await.unwrap();
     let mut snapshots = Vec::new();
     let mut inherited = None;
     for night in nights() {
         snapshots.push(write(&repository, &night, &mut inherited, clock.now()).await);
         clock.advance(SignedDuration::from_hours(24));
     }
+    write_facts(&repository, &mut snapshots).await;
+    condemn_a_pack(&repository).await;
     (memory.objects(), Expected { snapshots })
+}
+
+/// What stands beside snapshots: tags that changed, and that the first one was drilled.
+async fn write_facts(repository: &Repository, written: &mut [ExpectedSnapshot]) {
+    let words = |word: &str| [word.to_owned()].into();
+    for (expected, add, remove) in [(0, "before-upgrade", "golden"), (1, "kept", "nightly")] {
+        let expected = &mut written[expected];
+        let one = snapshots::find(repository, &expected.id, false).await.unwrap();
+        expected.tags = tags::change(repository, &one, &words(add), &words(remove)).await.unwrap();
+    }
+    let snapshot = written[0].id.parse().unwrap();
+    let drill = Drill {
+        format: 1,
+        id: snapshot,
+        snapshot,
+        time: repository.date().await.unwrap(),
+        tool_version: "0.1.0".into(),
+        passed: true,
+        seconds: 61,
+        media: "all".into(),
+        checks: vec![DrillCheck {
+            name: "rows".into(),
+            ok: true,
+            figure: "12 rows in 3 tables".into(),
+        }],
+    };
+    drills::record(repository, &drill).await.unwrap();
+    written[0].drilled = Some(true);
+}
+
+/// A run that died before its commit has left a pack, and a prune has marked it.
+async fn condemn_a_pack(repository: &Repository) {
+    let budget = Budget::new(256 << 20, 4);
+    let known = catalog::load(repository, 64 << 20).await.unwrap();
+    let writer = Writer::open(repository, Arc::new(known), std::collections::BTreeSet::new(), &budget);
+    store(&writer, b"of a run that never committed\n").await;
+    for pack in writer.finish().await.unwrap().packs {
+        let marker = synapse_backup::format::keys::condemned(pack);
+        repository.store().put(&marker, bytes::Bytes::new()).await.unwrap();
+    }
+}
+
+/// Write the last night again, as a run of today would.
+pub(super) async fn write_again(repository: &Repository, time: Timestamp) {
+    let [_, last] = nights();
+    write(repository, &last, &mut None, time).await;
 }
 
 /// The same in every run.
@@ -231,6 +283,7 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
             .iter()
             .map(|problem| format!("{} {}", problem.kind.as_str(), problem.item))
             .collect(),
+        drilled: None,
         items: BTreeMap::new(),
     };
     let mut streams = Vec::new();
