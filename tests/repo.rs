@@ -8,7 +8,11 @@
 mod hook;
 #[path = "repo/rig.rs"]
 mod rig;
+#[path = "support/sealing.rs"]
+mod sealing;
 
+#[path = "repo/attacker.rs"]
+mod attacker;
 #[path = "repo/damage.rs"]
 mod damage;
 #[path = "repo/faults.rs"]

@@ -19,7 +19,6 @@ use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded, SnapshotKey};
 use crate::repo::walk::{Sink, Walk};
 use crate::repo::{self, Repository};
-use crate::store::ByteRange;
 
 /// Packs that are named in a message.
 const PACKS_SHOWN: usize = 3;
@@ -103,14 +102,19 @@ async fn choose(
     Ok(chosen)
 }
 
-/// B4 to B6 for one. Gives why it cannot count any more, if it cannot.
+/// B4 to B6 for one. Gives why it cannot count, if it cannot: what is not authentic stays late.
 async fn adopt_one(repository: &Repository, one: &Loaded, places: &mut Places) -> anyhow::Result<Option<String>> {
-    let relied = match places.of(repository, one).await? {
+    let Some((one, object)) = snapshots::load_object(repository, &one.key).await? else {
+        return Ok(Some("it was forgotten meanwhile".into()));
+    };
+    if let Some(reason) = repository.doubt(&one) {
+        return Ok(Some(format!("it is not authentic: {reason}")));
+    }
+    let relied = match places.of(repository, &one).await? {
         Ok(packs) => packs,
         Err(lost) => return Ok(Some(format!("{lost} of its blobs are gone"))),
     };
-    let object = repository.store().get(&one.key.key, ByteRange::All).await?;
-    match commit_again(repository, &relied, &object.bytes).await {
+    match commit_again(repository, &relied, &object).await {
         Ok(_) => Ok(None),
         Err(CheckFailed::Gone(packs)) => Ok(Some(gone(&packs))),
         Err(CheckFailed::Error(error)) => Err(anyhow::Error::from(error).context(format!("adopt snapshot {}", one.snapshot.id))),

@@ -94,7 +94,12 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
         ..Report::default()
     };
     if options.dry_run {
-        report.copied = waiting.iter().map(line).collect();
+        for one in &waiting {
+            match source.doubt(one) {
+                None => report.copied.push(line(one)),
+                Some(reason) => report.problems.push(problem(one, format!("it is not authentic: {reason}"))),
+            }
+        }
         return Ok(report);
     }
     let limits = options.limits;
@@ -121,6 +126,14 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
 fn first_problem(report: &Report) -> String {
     let first = report.problems.first();
     first.map_or_else(String::new, |problem| format!("{}: {}", problem.item, problem.message))
+}
+
+fn problem(loaded: &Loaded, message: String) -> Problem {
+    Problem {
+        kind: ProblemKind::Damaged,
+        item: format!("snapshot {}", loaded.snapshot.id),
+        message,
+    }
 }
 
 fn line(loaded: &Loaded) -> Line {
@@ -163,7 +176,8 @@ async fn missing(destination: &Repository, chosen: Vec<Loaded>) -> anyhow::Resul
         .await
         .context("list the snapshots of the destination")?
     {
-        if wanted.contains(&key.id) && snapshots::load(destination, &key).await?.is_some_and(|one| !one.late) {
+        let counts = |one: Loaded| !one.late && destination.doubt(&one).is_none();
+        if wanted.contains(&key.id) && snapshots::load(destination, &key).await?.is_some_and(counts) {
             there.insert(key.id);
         }
     }
@@ -247,11 +261,7 @@ impl Session<'_> {
                 Ok(object) => whole.push((loaded, object)),
                 Err(error) if is_damage(&error) => {
                     transfer.give_up();
-                    let problem = Problem {
-                        kind: ProblemKind::Damaged,
-                        item: format!("snapshot {}", loaded.snapshot.id),
-                        message: format!("it cannot be copied whole: {error:#}"),
-                    };
+                    let problem = problem(loaded, format!("it cannot be copied whole: {error:#}"));
                     self.run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
                     done.problems.push(problem);
                 }
@@ -277,14 +287,15 @@ impl Session<'_> {
         Ok(Attempt::Done(done))
     }
 
-    /// All blobs of a snapshot; gives its object.
+    /// All blobs of a snapshot; gives its object. What is not authentic here must not be signed over there.
     async fn one(&self, transfer: &mut Transfer<'_>, loaded: &Loaded) -> anyhow::Result<Bytes> {
         let source = self.reader.repository();
-        let Some((_, object)) = snapshots::load_object(source, &loaded.key).await? else {
+        let Some((found, object)) = snapshots::load_object(source, &loaded.key).await? else {
             let hint = "run the copy again";
             return Err(Error::failed(format!("snapshot {} was forgotten meanwhile", loaded.snapshot.id), hint).into());
         };
-        let snapshot = &loaded.snapshot;
+        source.trust(&found)?;
+        let snapshot = &found.snapshot;
         for database in &snapshot.databases {
             for stream in &database.streams {
                 let copied = transfer.list(PackKind::Database, &stream.list).await;
@@ -323,7 +334,7 @@ impl Session<'_> {
 /// The snapshot is at fault, not the store.
 fn is_damage(error: &anyhow::Error) -> bool {
     let of = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(repo::Error::Lost { .. } | repo::Error::Damaged { .. }) => Some(true),
+        Some(repo::Error::Lost { .. } | repo::Error::Damaged { .. } | repo::Error::NotAuthentic { .. }) => Some(true),
         // Any other error of the repository stands above what caused it.
         Some(_) => Some(false),
         None => cause.is::<crate::format::Error>().then_some(true),

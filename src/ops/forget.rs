@@ -51,7 +51,14 @@ pub struct Report {
 pub async fn forget(repository: &Repository, names: &[String], options: Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let inventory = run.until_cancelled(Inventory::load(repository)).await?;
     let chosen = inventory.resolve(repository, names)?;
-    let candidates = retention::candidates(&inventory.snapshots);
+    // One that is not authentic is no good one that would be left.
+    let believed: Vec<Loaded> = inventory
+        .snapshots
+        .iter()
+        .filter(|one| repository.doubt(one).is_none())
+        .cloned()
+        .collect();
+    let candidates = retention::candidates(&believed);
     let losses = retention::losses(&candidates, |id| chosen.contains(id));
     if let (Some(loss), false) = (losses.first(), options.yes_really) {
         return Err(refusal(loss).into());

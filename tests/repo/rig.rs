@@ -5,9 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use synapse_backup::format::seal::Identity;
 use synapse_backup::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, Totals};
-use synapse_backup::format::writer_key::WriterKey;
 use synapse_backup::ops::verify::{self, Report};
 use synapse_backup::ops::{self, Limits, Run, Tools};
 use synapse_backup::progress::Quiet;
@@ -19,6 +17,8 @@ use synapse_backup::repo::{Ids, Repository, catalog, open};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::{Clock, Memory};
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use crate::sealing::Keys;
 
 pub(crate) const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
@@ -34,46 +34,6 @@ pub(crate) fn memory() -> Arc<Memory> {
 
 pub(crate) async fn init(store: Arc<dyn Store>) -> Repository {
     open::init(store, Ids::random()).await.unwrap()
-}
-
-/// Keys of a server: to one recipient, and with a writer key.
-pub(crate) struct Keys {
-    pub(crate) identity: Identity,
-    pub(crate) writer: WriterKey,
-}
-
-impl Keys {
-    pub(crate) fn new(seed: u8) -> Self {
-        Self {
-            identity: Identity::generate(),
-            writer: WriterKey::new([seed; 32].into()),
-        }
-    }
-
-    /// What the server has.
-    pub(crate) fn of_server(&self) -> Keyring {
-        Keyring {
-            recipients: vec![self.identity.recipient()],
-            writer: Some(self.writer.clone()),
-            ..Keyring::default()
-        }
-    }
-
-    /// What lies in the safe.
-    pub(crate) fn of_safe(&self) -> Keyring {
-        Keyring {
-            identities: vec![self.identity.clone()],
-            ..Keyring::default()
-        }
-    }
-
-    /// Both together.
-    pub(crate) fn all(&self) -> Keyring {
-        Keyring {
-            identities: vec![self.identity.clone()],
-            ..self.of_server()
-        }
-    }
 }
 
 /// A sealed repository, with all keys.

@@ -214,7 +214,11 @@ async fn snapshots_that_are_forged_changed_or_replayed_are_refused_and_found() {
         (grafted, "changed or forged", true),
         (replayed, "another repository", true),
     ] {
-        here.damage(&key, seal(&forgery).into());
+        // In the place of the true one, each under the name that its document asks for.
+        here.delete(&key).await.unwrap();
+        let (document, _) = snapshot::decode(&forgery).unwrap();
+        let name = keys::sealed(&keys::snapshot(document.time, document.id).unwrap());
+        put(&here, &name, seal(&forgery)).await;
         for (keyring, is_noticed) in [(keys.all(), true), (server_only.clone(), true), (keys.of_safe(), unpinned_too)] {
             let reader = open_with(here.clone(), keyring).await;
             let told = refused(&reader).await;
@@ -233,8 +237,9 @@ async fn snapshots_that_are_forged_changed_or_replayed_are_refused_and_found() {
         // A backup does not build on it.
         let [newest] = snapshots::newest_that(&repository, None, [&|_| true]).await.unwrap();
         assert!(newest.is_none(), "{what}");
+        here.delete(&name).await.unwrap();
     }
-    here.damage(&key, good);
+    put(&here, &key, good.to_vec()).await;
     assert_eq!(structure(&repository).await, Vec::<String>::new());
     assert!(!refused(&repository).await.contains("authentic"));
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::format::ObjectId;
 use crate::ops::retention::{Keep, Reason, candidates, decide, floods};
 use crate::ops::{Error, Run};
-use crate::repo::{Repository, snapshots, tags};
+use crate::repo::snapshots::{self, Loaded};
+use crate::repo::{Repository, tags};
 
 /// What happens to one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,7 +33,7 @@ pub struct Judged {
     pub reasons: Vec<Reason>,
 }
 
-/// The verdicts, oldest first, and the objects of those that go.
+/// The verdicts, oldest first and behind them what is not authentic, and the objects of those that go.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     pub(super) judged: Vec<Judged>,
@@ -54,7 +55,11 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
         return Err(anyhow::Error::from(error).context(format!("which tags `{key}` puts on a snapshot is not known")));
     }
     let objects: Vec<(ObjectId, String)> = loaded.iter().map(|one| (one.snapshot.id, one.key.key.clone())).collect();
-    let candidates = candidates(&snapshots::unique(loaded));
+    // Forged ones must not take the places of the good ones.
+    let (believed, doubted): (Vec<Loaded>, Vec<Loaded>) = snapshots::unique(loaded)
+        .into_iter()
+        .partition(|one| repository.doubt(one).is_none());
+    let candidates = candidates(&believed);
     let verdicts = decide(&candidates, keep);
     if !yes_really && let Some(sign) = floods(&candidates, &verdicts, repository.date().await?).first() {
         return Err(Error::failed(sign.message(), sign.hint()).into());
@@ -74,13 +79,25 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
         })
     });
     Ok(Verdicts {
-        judged: judged.collect(),
+        judged: judged.chain(doubted.iter().map(not_authentic)).collect(),
         keys: objects
             .into_iter()
             .filter(|(id, _)| goes.contains(id))
             .map(|(_, key)| key)
             .collect(),
     })
+}
+
+fn not_authentic(one: &Loaded) -> Judged {
+    Judged {
+        id: one.snapshot.id,
+        time: one.time().to_string(),
+        server_name: one.snapshot.server_name.clone(),
+        tags: one.tags.clone(),
+        late: one.late,
+        forgotten: false,
+        reasons: vec![Reason::NotAuthentic],
+    }
 }
 
 /// DELETE every object of those that go.

@@ -181,6 +181,8 @@ pub enum Reason {
     NewestGood,
     /// Its homeserver has no good one, and nothing better than this.
     NothingBetter,
+    /// It is not authentic, as far as the keys at hand can tell: it counts for no rule, and only a person forgets it.
+    NotAuthentic,
 }
 
 impl fmt::Display for Reason {
@@ -196,6 +198,7 @@ impl fmt::Display for Reason {
             Self::Tag(tag) => write!(f, "tag {tag}"),
             Self::NewestGood => f.write_str("newest good"),
             Self::NothingBetter => f.write_str("nothing better"),
+            Self::NotAuthentic => f.write_str("not authentic"),
         }
     }
 }

@@ -1,0 +1,204 @@
+//! Somebody who can write into the bucket of a sealed repository, and what the other verbs make of it: he can plant, rename and
+//! roll back, and nothing of his is signed over, counted, or let in the place of what is true.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use synapse_backup::format::seal;
+use synapse_backup::format::snapshot::{self, Snapshot};
+use synapse_backup::format::writer_key::WriterKey;
+use synapse_backup::format::{ObjectId, keys};
+use synapse_backup::ops::retention::{Keep, Reason};
+use synapse_backup::ops::{adopt, copy, forget, prune};
+use synapse_backup::repo::{Repository, snapshots};
+use synapse_backup::store::Store;
+use synapse_backup::store::memory::Memory;
+
+use crate::rig::{Bytes, Keys, LIMITS, backup, init_sealed, memory, noise, open_with, read, run, verify};
+
+/// A sealed repository with one true snapshot in it, and who writes into its bucket.
+struct Attacked {
+    memory: Arc<Memory>,
+    keys: Keys,
+    repository: Repository,
+    good: Snapshot,
+}
+
+impl Attacked {
+    async fn new() -> Self {
+        let (memory, keys) = (memory(), Keys::new(1));
+        let repository = init_sealed(memory.clone(), &keys).await;
+        let good = backup(&repository, &mut Bytes::new(&noise(1, 100_000))).await.unwrap();
+        Self {
+            memory,
+            keys,
+            repository,
+            good,
+        }
+    }
+
+    /// Like the true one, but another and so much later; sealed to whom it must be, unsigned or signed by a key of his own.
+    async fn plant(&self, id: u8, later: SignedDuration, signed: bool, lands: SignedDuration) -> ObjectId {
+        let forged = Snapshot {
+            id: ObjectId::from_bytes([id; 16]),
+            time: self.good.time + later,
+            ..self.good.clone()
+        };
+        let not_after = self.memory.clock().now() + lands;
+        let object = if signed {
+            snapshot::encode_signed(&forged, not_after, &WriterKey::new([9; 32].into()))
+        } else {
+            snapshot::encode(&forged, not_after)
+        };
+        let sealed = seal::seal(&self.keys.all().recipients_of_metadata(), &object.unwrap()).unwrap();
+        let key = keys::sealed(&keys::snapshot(forged.time, forged.id).unwrap());
+        self.memory.put(&key, sealed.into()).await.unwrap();
+        forged.id
+    }
+}
+
+async fn ids(repository: &Repository) -> BTreeSet<ObjectId> {
+    snapshots::list(repository).await.unwrap().into_iter().map(|key| key.id).collect()
+}
+
+const WINDOW: SignedDuration = SignedDuration::from_hours(12);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_signs_nothing_that_is_not_authentic_where_it_comes_from() {
+    let from = Attacked::new().await;
+    let unsigned = from.plant(1, SignedDuration::from_mins(1), false, WINDOW).await;
+    let foreign = from.plant(2, SignedDuration::from_mins(2), true, WINDOW).await;
+    let (store, ours) = (memory(), Keys::new(2));
+    let to = init_sealed(store.clone(), &ours).await;
+    let with = |choice, dry_run| copy::Options {
+        choice,
+        dry_run,
+        limits: LIMITS,
+    };
+    for dry_run in [true, false] {
+        let report = copy::copy(&from.repository, &to, &with(copy::Choice::All, dry_run), &run())
+            .await
+            .unwrap();
+        let copied: Vec<String> = report.copied.iter().map(|line| line.id.clone()).collect();
+        assert_eq!(copied, [from.good.id.to_string()], "{dry_run}");
+        let named: Vec<&str> = report.problems.iter().map(|problem| problem.item.as_str()).collect();
+        assert_eq!(named, [format!("snapshot {unsigned}"), format!("snapshot {foreign}")], "{dry_run}");
+        assert!(report.problems.iter().all(|problem| problem.message.contains("not authentic")));
+    }
+    for id in [unsigned, foreign] {
+        let named = with(copy::Choice::Named(vec![id.to_string()]), false);
+        let refused = copy::copy(&from.repository, &to, &named, &run()).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("not authentic"), "{refused:#}");
+    }
+    assert_eq!(ids(&to).await, [from.good.id].into());
+    assert!(read(&open_with(store.clone(), ours.of_safe()).await, "latest").await.unwrap() == noise(1, 100_000));
+    // Sealed anew: who could read the source reads nothing here, not even names.
+    let theirs = open_with(store, from.keys.all()).await;
+    assert!(snapshots::load_all(&theirs).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_snapshot_under_the_name_of_a_true_one_does_not_keep_the_true_one_from_being_copied() {
+    let (from, there) = (Attacked::new().await, Attacked::new().await);
+    let forged = Snapshot {
+        repository: there.repository.info().id,
+        ..from.good.clone()
+    };
+    let object = snapshot::encode(&forged, there.memory.clock().now() + WINDOW).unwrap();
+    let sealed = seal::seal(&there.keys.all().recipients_of_metadata(), &object).unwrap();
+    let key = keys::sealed(&keys::snapshot(forged.time, forged.id).unwrap());
+    there.memory.put(&key, sealed.into()).await.unwrap();
+    let options = copy::Options {
+        choice: copy::Choice::All,
+        dry_run: false,
+        limits: LIMITS,
+    };
+    let report = copy::copy(&from.repository, &there.repository, &options, &run()).await.unwrap();
+    assert_eq!((report.copied.len(), report.present), (1, 0), "{:?}", report.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_authentic_is_not_adopted() {
+    let here = Attacked::new().await;
+    let forged = here
+        .plant(1, SignedDuration::from_mins(1), true, SignedDuration::from_secs(-1))
+        .await;
+    let failed = adopt::adopt(&here.repository, &[], LIMITS, &run()).await.unwrap_err();
+    assert!(format!("{failed:#}").contains("not authentic"), "{failed:#}");
+    let late = snapshots::find(&here.repository, &forged.to_string(), true).await.unwrap();
+    assert!(late.late);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_snapshots_drive_no_true_one_out() {
+    let here = Attacked::new().await;
+    let mut forged = BTreeSet::new();
+    for night in 1..=10 {
+        forged.insert(
+            here.plant(night, SignedDuration::from_mins(i64::from(night)), night % 2 == 0, WINDOW)
+                .await,
+        );
+    }
+    let options = prune::Options {
+        dry_run: false,
+        keep: Keep {
+            last: Some(2),
+            ..Keep::everything()
+        },
+        yes_really: true,
+        repack_bytes_max: None,
+        storage_min: None,
+        spool_folder: std::env::temp_dir(),
+        limits: LIMITS,
+    };
+    let report = prune::prune(&here.repository, &options, &run()).await.unwrap();
+    let reasons: Vec<_> = report.snapshots.iter().map(|one| (one.id, one.reasons.clone())).collect();
+    assert_eq!(reasons[0].0, here.good.id);
+    assert!(!reasons[0].1.contains(&Reason::NotAuthentic), "{reasons:?}");
+    assert!(reasons[1..].iter().all(|(_, why)| *why == [Reason::NotAuthentic]), "{reasons:?}");
+    assert_eq!(ids(&here.repository).await.len(), 11);
+    // By hand the forged ones go, and the true one does not by mistake, however many there are beside it.
+    let options = forget::Options {
+        dry_run: false,
+        yes_really: false,
+    };
+    let true_one = forget::forget(&here.repository, &[here.good.id.to_string()], options, &run()).await;
+    assert!(format!("{:#}", true_one.unwrap_err()).contains("last good one"));
+    let names: Vec<String> = forged.iter().map(ToString::to_string).collect();
+    forget::forget(&here.repository, &names, options, &run()).await.unwrap();
+    assert_eq!(ids(&here.repository).await, [here.good.id].into());
+    assert_eq!(verify(&here.repository).await.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_snapshot_in_the_place_of_a_new_one_is_refused_and_found() {
+    let here = Attacked::new().await;
+    here.memory.clock().advance(SignedDuration::from_hours(1));
+    let new = backup(&here.repository, &mut Bytes::new(&noise(2, 100_000))).await.unwrap();
+    let key = |one: &Snapshot| keys::sealed(&keys::snapshot(one.time, one.id).unwrap());
+    let objects = here.memory.objects();
+    let (old_key, new_key) = (key(&here.good), key(&new));
+    // The old object, authentic as it is, under the name of the new one; and under that of one more that never was.
+    here.memory.damage(&new_key, objects[&old_key].clone());
+    let never = Snapshot {
+        id: ObjectId::from_bytes([7; 16]),
+        ..new.clone()
+    };
+    here.memory.put(&key(&never), objects[&old_key].clone()).await.unwrap();
+    for id in [new.id, never.id] {
+        let refused = read(&here.repository, &id.to_string()).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("its name"), "{refused:#}");
+    }
+    let found = verify(&here.repository).await.problems;
+    for id in [new.id, never.id] {
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.item.contains(&id.to_string()) && problem.message.contains("its name")),
+            "{id}: {found:?}"
+        );
+    }
+    // What is true under its own name is still there.
+    assert!(read(&here.repository, &here.good.id.to_string()).await.unwrap() == noise(1, 100_000));
+}
