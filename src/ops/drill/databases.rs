@@ -72,7 +72,7 @@ pub(super) async fn load<'a>(trial: &Trial<'a>, stage: &mut Stage, checks: &mut 
     let tools = connect::tools(&trial.options.tools).await?;
     stage.tools = Some(tools.clone());
     if matches!(trial.options.databases, Databases::Private) {
-        stage.cluster = Some(private_cluster(trial, &wanted).await.context("start a private PostgreSQL")?);
+        private_cluster(trial, stage, &wanted).await.context("start a private PostgreSQL")?;
     }
     for database in wanted {
         let (info, text, options) = place(trial, stage, &tools, database)
@@ -93,13 +93,16 @@ fn is_skipped(database: &Database, options: &Options) -> bool {
 }
 
 /// A cluster of at least the version of the dumps, with the roles that they name.
-async fn private_cluster(trial: &Trial<'_>, wanted: &[&Database]) -> anyhow::Result<PrivateCluster> {
+async fn private_cluster(trial: &Trial<'_>, stage: &mut Stage, wanted: &[&Database]) -> anyhow::Result<()> {
     let version = |database: &&Database| Version::of_program(&format!("x (PostgreSQL) {}", database.pg_dump_version));
     let newest = wanted.iter().filter_map(version).max().unwrap_or(Version { major: 13, minor: 0 });
     let server = Tools::server(&connect::tool_options(&trial.options.tools), newest).await?;
     let account = account(trial.snapshot)?;
     trial.run.progress.stage("private PostgreSQL", None, None);
-    let cluster = PrivateCluster::start(&trial.folder.cluster(), &server, account.as_ref()).await?;
+    // On the stage before it is up, so that it is stopped in order whenever the drill is interrupted.
+    let begun = PrivateCluster::begin(&trial.folder.cluster(), &server, account.as_ref()).await?;
+    let cluster = stage.cluster.insert(begun);
+    cluster.up().await?;
     trial.run.progress.done("private PostgreSQL");
     let tools = connect::tools(&trial.options.tools).await?;
     let mut session = Session::open(&cluster.info("postgres")?, &tools, Purpose::Write, LOCK_SECONDS).await?;
@@ -122,7 +125,7 @@ async fn private_cluster(trial: &Trial<'_>, wanted: &[&Database]) -> anyhow::Res
         session.execute("making a role of the dump", &statement).await?;
     }
     session.close().await;
-    Ok(cluster)
+    Ok(())
 }
 
 /// Whom the cluster runs as when we are root, which PostgreSQL refuses: Synapse's own user, who knows all of this anyway,

@@ -39,7 +39,7 @@ const SUPERVISOR: &str = "trap '' INT TERM HUP PIPE\n\
     echo up\nread -r nothing\n\
     \"$1/pg_ctl\" stop --mode=immediate --silent --pgdata=\"$2/data\" </dev/null >/dev/null 2>&1";
 
-/// A running cluster. Dropping it stops the server; [`PrivateCluster::stop`] waits for that.
+/// A cluster. Dropping it stops the server; [`PrivateCluster::stop`] waits for that.
 #[derive(Debug)]
 pub struct PrivateCluster {
     folder: PathBuf,
@@ -47,8 +47,9 @@ pub struct PrivateCluster {
 }
 
 impl PrivateCluster {
-    /// Make a cluster in `folder`, which must not exist yet, with the `initdb` of `server`.
-    pub async fn start(folder: &Path, server: &Tool, account: Option<&RunAs>) -> Result<Self, Error> {
+    /// Make a cluster in `folder`, which must not exist yet, with the `initdb` of `server`, and begin to start it. Whoever has it must
+    /// stop it, also one that is not up yet: a folder that is taken away from under a start leaves a server behind for a minute.
+    pub async fn begin(folder: &Path, server: &Tool, account: Option<&RunAs>) -> Result<Self, Error> {
         if folder.as_os_str().len() + "/.s.PGSQL.5432".len() > SOCKET_PATH_BYTES_MAX {
             return Err(Error::ConnInfo {
                 reason: format!("the folder {} is too long for a socket in it", folder.display()),
@@ -71,8 +72,13 @@ impl PrivateCluster {
             .arg(format!("--username={SUPERUSER}"))
             .arg(format!("--pgdata={}", data.display()))
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let output = command.output().await.map_err(|source| spawn(&server.path, source))?;
+        let initdb = command.spawn().map_err(|source| spawn(&server.path, source))?;
+        let mut group = Group(initdb.id());
+        let output = initdb.wait_with_output().await.map_err(|source| spawn(&server.path, source))?;
+        group.0 = None;
         if !output.status.success() {
             return Err(failed("initdb", &output));
         }
@@ -85,30 +91,35 @@ impl PrivateCluster {
             .open(data.join("postgresql.conf"))
             .and_then(|mut file| file.write_all(settings.as_bytes()));
         appended.map_err(|source| pipe("initdb", source))?;
-        Self::launch(folder, server, account).await
+        Self::launch(folder, server, account)
     }
 
-    async fn launch(folder: &Path, server: &Tool, account: Option<&RunAs>) -> Result<Self, Error> {
+    fn launch(folder: &Path, server: &Tool, account: Option<&RunAs>) -> Result<Self, Error> {
         let programs = server.path.parent().unwrap_or_else(|| Path::new("/usr/bin"));
         let shell = Path::new("/bin/sh");
         let mut command = as_account(shell, folder, account);
         command.args(["-c", SUPERVISOR, "synapse-backup-drill"]).arg(programs).arg(folder);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Not killed when dropped: it stops the server when its input ends, which dropping does.
-        let mut supervisor = command.spawn().map_err(|source| spawn(shell, source))?;
-        let mut said = String::new();
-        if let Some(stdout) = &mut supervisor.stdout {
+        let supervisor = command.spawn().map_err(|source| spawn(shell, source))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            supervisor,
+        })
+    }
+
+    /// Wait until it takes connections.
+    pub async fn up(&mut self) -> Result<(), Error> {
+        if let Some(stdout) = &mut self.supervisor.stdout {
             let mut word = [0; 3];
             let read = timeout(WAIT, stdout.read_exact(&mut word)).await;
             if matches!(read, Ok(Ok(_))) && word == *b"up\n" {
-                return Ok(Self {
-                    folder: folder.to_owned(),
-                    supervisor,
-                });
+                return Ok(());
             }
         }
-        supervisor.stdin = None;
-        if let Some(stderr) = &mut supervisor.stderr {
+        self.supervisor.stdin = None;
+        let mut said = String::new();
+        if let Some(stderr) = &mut self.supervisor.stderr {
             let _ = timeout(WAIT, stderr.read_to_string(&mut said)).await;
         }
         Err(Error::Child {
@@ -134,6 +145,21 @@ impl PrivateCluster {
     pub async fn stop(mut self) {
         self.supervisor.stdin = None;
         let _ = timeout(WAIT, self.supervisor.wait()).await;
+    }
+}
+
+/// `initdb` and the servers that it starts, whose leader is `initdb`: all of them end when this is dropped.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self
+            .0
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw);
+        if let Some(leader) = leader {
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
     }
 }
 
