@@ -1,6 +1,6 @@
 """Command line of the rig; scripts/demo, scripts/e2e and scripts/bench call it with the Python of Synapse's venv.
 
-    python scripts/rig demo | e2e | bench | media-million | media-4g | days | serve
+    python scripts/rig demo | e2e | bench | media-million | media-4g | sealed | days | serve
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ def main() -> int:
         crowd.add_argument("--files", type=int, default=1_000_000 if name == "media-million" else 20_000, help="how many files")
         crowd.add_argument("--rounds", type=int, default=2, help="repetitions; the least figure counts")
         crowd.add_argument("--keep", action="store_true", help="keep logs and data")
+    sealed = verbs.add_parser("sealed", help="own CPU of a sealed first backup beside that of an unsealed one")
+    sealed.add_argument("--database-mib", type=int, default=300, help="size of the generated database")
+    sealed.add_argument("--media-mib", type=int, default=300, help="size of the generated media")
+    sealed.add_argument("--rounds", type=int, default=4, help="repetitions of both; the least figure of each counts")
+    sealed.add_argument("--keep", action="store_true", help="keep logs and data")
     days = verbs.add_parser("days", help="thirty ordinary days by size of blobs; beside restic if RESTIC names it")
     days.add_argument("--database-mib", type=int, default=200, help="size of the generated database")
     days.add_argument("--days", type=int, default=30, help="how many")
@@ -71,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
         from crowd import few
 
         return few(arguments.files, (4 << 30) * arguments.files // 20_000, arguments.rounds, arguments.keep)
+    elif arguments.verb == "sealed":
+        from sealing import sealing
+
+        return sealing(arguments.database_mib, arguments.media_mib, arguments.rounds, arguments.keep)
     elif arguments.verb == "days":
         from days import days
 

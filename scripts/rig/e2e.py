@@ -134,6 +134,8 @@ def e2e(messages: int, files: int, keep: bool) -> int:
 
 def round_trip(stage: Stage, sentences: Sentences) -> None:
     """Backs up, looks, destroys, restores, compares."""
+    import sealed
+
     first_backups(stage, sentences)
     stage.story.another_day()
     stage.synapse.stop()  # from here on nothing may change, so that digests can be compared
@@ -143,6 +145,7 @@ def round_trip(stage: Stage, sentences: Sentences) -> None:
     looking(stage, sentences)
     refusals(stage, sentences)
     by_hand(stage, sentences)
+    sealed.sealed_repository(stage, sentences, BUCKET)
     loss_and_restore(stage, sentences)
 
 
@@ -253,7 +256,7 @@ def refusals(stage: Stage, sentences: Sentences) -> None:
         stage.postgres.create_database("beside", installation.role)
         target = f"postgres=dbname=beside host={stage.postgres.socket} port={stage.postgres.port} user=postgres"
         tool.run("restore", "latest", "--to", copy, "--only", "database", "--database", target.replace("postgres=", "synapse=", 1))
-        _same_database(stage, untouched[1], "beside")
+        same_database(stage, untouched[1], "beside")
         tool.run("restore", "latest", "--to", copy, "--only", "database", "--database", target.replace("postgres=", "synapse=", 1), expect=(1,))
         stage.postgres.drop_database("beside")
         shutil.rmtree(copy, ignore_errors=True)
@@ -273,7 +276,7 @@ def by_hand(stage: Stage, sentences: Sentences) -> None:
         environment["PATH"] = f"{folder}:{environment['PATH']}"
         done = subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", lines], cwd=folder, env=environment, capture_output=True, text=True)
         check(done.returncode == 0, done.stderr[-2000:])
-        _same_database(stage, postgres.digest(stage.installation.database), "by_hand")
+        same_database(stage, postgres.digest(stage.installation.database), "by_hand")
         postgres.drop_database("by_hand")
 
 
@@ -298,7 +301,7 @@ def loss_and_restore(stage: Stage, sentences: Sentences) -> None:
         missing = lost(files, tree(installation.root, owners=os.getuid() == 0), installation.loose)
         check(not missing, "\n".join(missing[:10]))
     with sentences("every table and sequence is identical, and there are no one-time keys"):
-        _same_database(stage, tables, installation.database)
+        same_database(stage, tables, installation.database)
     with sentences("Synapse starts and clients see what they saw before", essential=True):
         stage.synapse.start()
         changed = differences(before, stage.story.observe())
@@ -310,7 +313,8 @@ def loss_and_restore(stage: Stage, sentences: Sentences) -> None:
         check(run.report["media"]["new"] <= run.report["media"]["files"] // 10, run.report["media"])
 
 
-def _same_database(stage: Stage, expected: dict[str, str], database: str) -> None:
+def same_database(stage: Stage, expected: dict[str, str], database: str) -> None:
+    """Every table and sequence of the database has the expected digest, but for the one-time keys, of which there are none."""
     found = stage.postgres.digest(database)
     check(found.get(ONE_TIME_KEYS) == "0:0:0", f"one-time keys: {found.get(ONE_TIME_KEYS)}")
     wrong = [name for name in {*expected, *found} - {ONE_TIME_KEYS} if expected.get(name) != found.get(name)]

@@ -29,9 +29,11 @@ def mirror(minio: Minio, bucket: str, prefix: str, folder: pathlib.Path) -> path
     return folder
 
 
-def rescue(stage: Stage, folder: pathlib.Path, *words: str | os.PathLike[str], expect: int = 0) -> subprocess.CompletedProcess[bytes]:
-    """Runs scripts/rescue with nothing but PostgreSQL's programs and the system's in reach."""
-    command = [sys.executable, ROOT / "scripts" / "rescue", "--scratch", stage.ground.path, folder, *words]
+def rescue(
+    stage: Stage, folder: pathlib.Path, *words: str | os.PathLike[str], before: tuple[str | os.PathLike[str], ...] = (), expect: int = 0
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs scripts/rescue with nothing but PostgreSQL's programs and the system's in reach; `before` stands before the folder."""
+    command = [sys.executable, ROOT / "scripts" / "rescue", "--scratch", stage.ground.path, *before, folder, *words]
     environment = {**stage.tool.environment, **stage.postgres.environment}
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, check=False)
     if done.returncode != expect:
