@@ -22,6 +22,8 @@ mod tree;
 
 #[path = "immutable/buckets.rs"]
 mod buckets;
+#[path = "support/sealing.rs"]
+mod sealing;
 
 #[path = "immutable/doctor.rs"]
 mod doctor;
@@ -35,3 +37,5 @@ mod past;
 mod roles;
 #[path = "immutable/secrets.rs"]
 mod secrets;
+#[path = "immutable/thief.rs"]
+mod thief;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
 use jiff::{SignedDuration, Timestamp};
+use synapse_backup::repo::keyring::Keyring;
+use synapse_backup::repo::{Ids, Repository, open};
 use synapse_backup::store::s3::{self, S3Options};
 use synapse_backup::store::versions::{ObjectLock, Version};
 use synapse_backup::store::{Error, Store};
@@ -131,6 +133,16 @@ impl Bucket {
             }
         }
     }
+}
+
+/// A new repository there: sealed, where the keyring has recipients.
+pub(crate) async fn init_with(store: Arc<dyn Store>, keyring: Keyring) -> Repository {
+    open::init_with(store, Ids::random(), keyring).await.unwrap()
+}
+
+/// The repository there, with these keys.
+pub(crate) async fn reopen_with(store: Arc<dyn Store>, keyring: Keyring) -> Repository {
+    open::open_with(store, Ids::random(), keyring).await.unwrap()
 }
 
 /// All keys of a store.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
 use synapse_backup::ops::extend;
+use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::old_versions::{Do, clear};
 use synapse_backup::store::Store;
 use synapse_backup::store::versions::{LockMode, ObjectLock, Retention};
 
-use crate::buckets::{Bucket, keys};
+use crate::buckets::{Bucket, init_with, keys, reopen_with};
 use crate::homeserver::Home;
 use crate::rig::{LIMITS, backup, init, reopen, run, verify};
+use crate::sealing::Keys;
 
 const DAYS: ObjectLock = ObjectLock {
     mode: LockMode::Governance,
@@ -24,10 +26,13 @@ async fn retention(store: &dyn Store, key: &str) -> Retention {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_a_backup_writes_is_held() {
-    for mode in [LockMode::Governance, LockMode::Compliance] {
+    for (mode, keyring) in [
+        (LockMode::Governance, Keyring::default()),
+        (LockMode::Compliance, Keys::new(1).all()),
+    ] {
         let bucket = Bucket::locked(ObjectLock { mode, ..DAYS }).await;
         let home = Home::new();
-        let repository = init(bucket.store_as("writer").await).await;
+        let repository = init_with(bucket.store_as("writer").await, keyring).await;
         let taken = backup(&repository, &home).await;
         let lock = taken.object_lock.unwrap();
         assert_eq!((lock.extended, lock.failed), (0, 0), "{:?}", lock.error);
@@ -47,7 +52,9 @@ async fn everything_that_a_backup_writes_is_held() {
 async fn extend_holds_what_is_needed_longer_and_asks_twice_for_nothing() {
     let bucket = Bucket::locked(DAYS).await;
     let home = Home::new();
-    let repository = init(bucket.store_as("writer").await).await;
+    // Sealed, and without an identity: the server extends what it cannot read.
+    let keys_of_server = Keys::new(1).of_server();
+    let repository = init_with(bucket.store_as("writer").await, keys_of_server.clone()).await;
     backup(&repository, &home).await;
     let store = bucket.store().await;
     let now = repository.date().await.unwrap();
@@ -57,7 +64,7 @@ async fn extend_holds_what_is_needed_longer_and_asks_twice_for_nothing() {
         bucket.shorten(key, soon).await;
     }
 
-    let writer = reopen(bucket.store_as("writer").await).await;
+    let writer = reopen_with(bucket.store_as("writer").await, keys_of_server).await;
     let report = extend::extend(&writer, LIMITS, &run()).await.unwrap();
     assert_eq!(report.snapshots, 1);
     let lock = report.object_lock;

@@ -4,23 +4,37 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
-use synapse_backup::format::snapshot;
+use synapse_backup::format::{seal, snapshot};
 use synapse_backup::ops::adopt;
+use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::store::{ByteRange, Store};
 
-use crate::buckets::{Bucket, keys};
+use crate::buckets::{Bucket, init_with, keys, reopen_with};
 use crate::homeserver::{Home, digest, noise, without_one_time_keys};
-use crate::rig::{backup, init, listed, options, reopen, restore, restore_to, run, verify};
+use crate::rig::{backup, listed, options, restore, restore_to, run, verify};
+use crate::sealing::Keys;
 use crate::tree::files;
 
 /// Every object of one bucket in the other, a day later: as nobody can wait so long, the snapshots' windows are moved instead.
-async fn mirror(from: &Arc<dyn Store>, to: &Arc<dyn Store>) {
+async fn mirror(from: &Arc<dyn Store>, to: &Arc<dyn Store>, all_keys: &Keyring) {
     for key in keys(&**from).await {
         let got = from.get(&key, ByteRange::All).await.unwrap();
         let bytes = if key.starts_with("snapshots/") {
-            let (_, signed) = snapshot::decode(&got.bytes).unwrap();
+            let is_sealed = !all_keys.recipients.is_empty();
+            let object = if is_sealed {
+                seal::open(&got.bytes, &all_keys.identities).unwrap()
+            } else {
+                got.bytes.to_vec()
+            };
+            let (_, signed) = snapshot::decode(&object).unwrap();
             let not_after = signed.not_after - SignedDuration::from_hours(24);
-            Bytes::from(snapshot::with_not_after(&got.bytes, not_after).unwrap())
+            let object = snapshot::with_not_after(&object, not_after).unwrap();
+            let recipients = all_keys.recipients_of_metadata();
+            Bytes::from(if is_sealed {
+                seal::seal(&recipients, &object).unwrap()
+            } else {
+                object
+            })
         } else {
             got.bytes
         };
@@ -30,18 +44,24 @@ async fn mirror(from: &Arc<dyn Store>, to: &Arc<dyn Store>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirrored_bucket_is_adopted_and_restored() {
+    adopted_and_restored(&Keyring::default()).await;
+    adopted_and_restored(&Keys::new(1).all()).await;
+}
+
+async fn adopted_and_restored(all_keys: &Keyring) {
     let (here, there) = (Bucket::plain().await, Bucket::plain().await);
     let home = Home::new();
     home.upload("BobSmallImage00000000001", &noise(4, 1 << 20));
     let source = here.store().await;
-    init(Arc::clone(&source)).await;
-    backup(&reopen(Arc::clone(&source)).await, &home).await;
-    backup(&reopen(Arc::clone(&source)).await, &home).await;
-    let snapshots = listed(&reopen(Arc::clone(&source)).await).await;
-    mirror(&source, &there.store().await).await;
+    init_with(Arc::clone(&source), all_keys.clone()).await;
+    let original = reopen_with(Arc::clone(&source), all_keys.clone()).await;
+    backup(&original, &home).await;
+    backup(&original, &home).await;
+    let snapshots = listed(&original).await;
+    mirror(&source, &there.store().await, all_keys).await;
 
     // A writer may not delete: the late originals stay, and do no harm.
-    let repository = reopen(there.store_as("writer").await).await;
+    let repository = reopen_with(there.store_as("writer").await, all_keys.clone()).await;
     assert_eq!(listed(&repository).await, [] as [String; 0], "all are late");
     let target = tempfile::tempdir().unwrap();
     let database = home.cluster.database("mirrored");

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::store::versions::{LockMode, ObjectLock};
 use synapse_backup::store::wrappers::At;
 use synapse_backup::store::{ByteRange, Error, Store};
 
-use crate::buckets::{Bucket, is_denied, keys};
+use crate::buckets::{Bucket, init_with, is_denied, keys, reopen_with};
 use crate::homeserver::{Home, digest, noise, without_one_time_keys};
-use crate::rig::{backup, init, listed, reopen, restore, restore_to, verify};
+use crate::rig::{backup, listed, restore, restore_to, verify};
+use crate::sealing::Keys;
 use crate::support::minio;
 use crate::tree::files;
 
@@ -33,6 +35,12 @@ async fn overwrite_everything(attacker: &Arc<dyn Store>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attacker_with_everything_but_time_is_undone_by_looking_at_the_past() {
+    let keys = Keys::new(1);
+    undone_by_looking_at_the_past(&Keyring::default(), &Keyring::default()).await;
+    undone_by_looking_at_the_past(&keys.of_server(), &keys.of_safe()).await;
+}
+
+async fn undone_by_looking_at_the_past(server: &Keyring, safe: &Keyring) {
     let lock = ObjectLock {
         mode: LockMode::Governance,
         days: 1,
@@ -40,9 +48,9 @@ async fn an_attacker_with_everything_but_time_is_undone_by_looking_at_the_past()
     let bucket = Bucket::locked(lock).await;
     let home = Home::new();
     home.upload("BobLargeVideo00000000004", &noise(4, 20 << 20));
-    init(bucket.store().await).await;
+    init_with(bucket.store().await, server.clone()).await;
     let writer = bucket.store_as("writer").await;
-    backup(&reopen(Arc::clone(&writer)).await, &home).await;
+    backup(&reopen_with(Arc::clone(&writer), server.clone()).await, &home).await;
     let before = moment(&*writer).await;
 
     // The thief of the writer's credentials: he may put, and that is all.
@@ -70,7 +78,7 @@ async fn an_attacker_with_everything_but_time_is_undone_by_looking_at_the_past()
 
     let reader = bucket.store_as("reader").await;
     let past: Arc<dyn Store> = Arc::new(At::new(reader, before).unwrap());
-    let repository = reopen(past).await;
+    let repository = reopen_with(past, safe.clone()).await;
     assert_eq!(listed(&repository).await.len(), 1);
     assert_eq!(verify(&repository, None).await, []);
     let target = tempfile::tempdir().unwrap();

@@ -11,6 +11,7 @@ use synapse_backup::store::ByteRange;
 
 use crate::buckets::{Bucket, PREFIX, keys};
 use crate::homeserver::Home;
+use crate::sealing::Keys;
 use crate::support::minio;
 
 /// In homeserver.yaml, which is an item of the backup; nowhere but in it.
@@ -248,6 +249,82 @@ async fn no_secret_is_in_any_output_argument_or_object() {
             .unwrap()
             .contains(OF_SYNAPSE)
     );
+}
+
+/// In a sealed repository no object shows anything, and neither the writer key nor an identity is ever told.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_a_sealed_repository_is_in_any_output_argument_or_object() {
+    let stage = Stage::new().await;
+    let keys = Keys::new(1);
+    let (identity, strange) = (stage.home.at("identity.txt"), stage.home.at("strange.txt"));
+    fs::write(&identity, keys.identity.to_text().as_bytes()).unwrap();
+    fs::write(&strange, format!("AGE-SECRET-KEY-1{OF_TARGET}\n")).unwrap();
+    let more = format!(
+        "encryption: {{ recipients: [ {} ], writer_key_file: '{}' }}\n",
+        keys.identity.recipient(),
+        stage.home.at("writer.key").display()
+    );
+    fs::write(&stage.settings, fs::read_to_string(&stage.settings).unwrap() + &more).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let to_text = to.path().join("copy").display().to_string();
+    let (safe, wrong) = (
+        format!("--identity={}", identity.display()),
+        format!("--identity={}", strange.display()),
+    );
+    let restore = [
+        "restore",
+        "latest",
+        "--to",
+        &to_text,
+        "--database=synapse=skip",
+        "--database=mas=skip",
+    ];
+    let runs: [(&[&str], &str, i32); 11] = [
+        (&["init"], "", 0),
+        (&["doctor"], "", 0),
+        (&["backup"], "", 0),
+        (&["backup"], &safe, 0),
+        (&["show", "latest"], &safe, 0),
+        (&["verify", "--read-data"], &safe, 0),
+        (&["verify", "--read-data"], "", 12),
+        (&["verify", "--read-data"], &wrong, 2),
+        (&["cat", "latest", "config/nothing"], &safe, 1),
+        (&restore, "", 12),
+        (&restore, &safe, 0),
+    ];
+    for (arguments, key, code) in runs {
+        for talk in ["-v", "--json"] {
+            // What is done once is done once.
+            if talk == "--json" && (code == 0 && matches!(arguments[0], "init" | "restore") || arguments[0] == "cat") {
+                continue;
+            }
+            let words: Vec<&str> = [talk]
+                .into_iter()
+                .chain(arguments.iter().copied())
+                .chain((!key.is_empty()).then_some(key))
+                .collect();
+            let seen = stage.run(&words);
+            let shown = String::from_utf8_lossy(&seen.output.stderr).into_owned();
+            assert_eq!(seen.output.status.code(), Some(code), "{words:?}: {shown}");
+            let writer = fs::read_to_string(stage.home.at("writer.key")).unwrap();
+            let seed = writer.lines().find_map(|line| line.strip_prefix("# signing key: ")).unwrap();
+            let identities = [&*keys.identity.to_text(), writer.lines().last().unwrap(), seed].map(str::to_owned);
+            assert!(identities.iter().all(|secret| secret.len() > 60));
+            let others = seen.others.iter().map(|line| line.as_bytes());
+            for text in [&seen.output.stdout[..], &seen.output.stderr[..]].into_iter().chain(others) {
+                stage.assert_silent("what was told", text);
+                for secret in &identities {
+                    assert!(!holds(text, secret), "{words:?} shows a key: {}", String::from_utf8_lossy(text));
+                }
+            }
+        }
+    }
+    let store = stage.bucket.store().await;
+    for key in crate::buckets::keys(&*store).await {
+        let bytes = store.get(&key, ByteRange::All).await.unwrap().bytes;
+        stage.assert_silent(&key, &bytes);
+        assert!(!holds(&bytes, "AGE-SECRET-KEY"), "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
