@@ -1,5 +1,5 @@
 //! The rules of the house (DESIGN §5), as tests: which floor may see which, how large a file may be, that every file
-//! says at its top what it is for, who may print, and that the tests which `ARCHITECTURE.md` names exist.
+//! says at its top what it is for, who may print, and that the tests which `ARCHITECTURE.md` and the threat model name exist.
 //!
 //! The rules are data. A new arrow between floors is a line in `ARROWS`, in the same commit as its first use, with the
 //! reason in the commit's message.
@@ -362,23 +362,49 @@ fn tests_of_the_invariants(text: &str) -> Vec<(String, String)> {
     named
 }
 
-#[test]
-fn every_test_that_the_architecture_names_exists() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let named = tests_of_the_invariants(&text);
-    assert!(!named.is_empty(), "the table of invariants in ARCHITECTURE.md is gone");
+/// Those of these tests that stand in no file, each with where it is named.
+fn missing_tests(named: &[(String, String)]) -> Vec<String> {
     let sources: Vec<Source> = ["src", "tests"].into_iter().flat_map(sources_in).collect();
     let exists = |name: &str| {
         let head = format!("fn {name}(");
         let is_test = |lines: &[(usize, String)]| lines.iter().any(|(_, line)| line.contains(&head));
         sources.iter().any(|source| is_test(&source.tests) || is_test(&source.code))
     };
-    let missing: Vec<String> = named
-        .iter()
-        .filter(|(_, name)| !exists(name))
-        .map(|(number, name)| format!("invariant {number}: `{name}`"))
-        .collect();
-    refuse(&missing, "ARCHITECTURE.md names tests that do not exist. Was one renamed?");
+    let missing = named.iter().filter(|(_, name)| !exists(name));
+    missing.map(|(place, name)| format!("{place}: `{name}`")).collect()
+}
+
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let named = tests_of_the_invariants(&text);
+    assert!(!named.is_empty(), "the table of invariants in ARCHITECTURE.md is gone");
+    refuse(
+        &missing_tests(&named),
+        "ARCHITECTURE.md names tests that do not exist. Was one renamed?",
+    );
+}
+
+#[test]
+fn every_promise_of_the_threat_model_names_its_tests_and_they_exist() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/threat-model.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| held by |"));
+    let (mut named, mut bare) = (Vec::new(), Vec::new());
+    for row in rows {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let promise: String = cells.next().unwrap_or_default().chars().take(60).collect();
+        let tests: Vec<&str> = cells.next_back().unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() {
+            bare.push(promise.clone());
+        }
+        named.extend(tests.into_iter().map(|test| (promise.clone(), test.to_owned())));
+    }
+    assert!(named.len() > 20, "the tables of docs/threat-model.md are gone");
+    refuse(&bare, "docs/threat-model.md promises what no test holds:");
+    refuse(
+        &missing_tests(&named),
+        "docs/threat-model.md names tests that do not exist. Was one renamed?",
+    );
 }
 
 /// `B4`, `G1`, and `B4a` as `B4`: the names of the protocol's rules in a text.
