@@ -16,6 +16,7 @@ use args::Args;
 use commands::Session;
 use environment::Environment;
 use exit::Outcome;
+use metrics::Reporter;
 use ui::{Audience, End, Screen, Watcher};
 
 use crate::ops::{self, Run};
@@ -28,6 +29,7 @@ mod environment;
 mod exit;
 mod keyring;
 mod logs;
+mod metrics;
 mod options;
 mod settings;
 mod system;
@@ -58,9 +60,21 @@ pub async fn run() -> u8 {
     system::forbid_core_dumps();
     let watcher = Watcher::new(&screen);
     let counters = Arc::new(Counters::default());
-    let ended = Box::pin(called(&words, &environment, &screen, &watcher, &counters)).await;
+    let mut reporter = None;
+    let ended = Box::pin(called(&words, &environment, &screen, &watcher, &counters, &mut reporter)).await;
     watcher.clear();
-    tell(ended, Some(words.command.name()), &screen, &counters, began)
+    let told = metrics::Told::of(&ended);
+    let code = tell(ended, Some(words.command.name()), &screen, &counters, began);
+    if let Some(reporter) = reporter {
+        let end = metrics::End {
+            exit_code: code,
+            time: began.elapsed(),
+            totals: &counters.totals(),
+            now: system::now(),
+        };
+        until_told(Box::pin(reporter.end(&told, &end))).await;
+    }
+    code
 }
 
 /// Settings, signals, the verb.
@@ -70,6 +84,7 @@ async fn called(
     screen: &Screen,
     watcher: &Watcher,
     counters: &Arc<Counters>,
+    reporter: &mut Option<Reporter>,
 ) -> anyhow::Result<Outcome> {
     let mut settings = match &words.command {
         command if words.json && command.owns_stdout() => {
@@ -99,9 +114,29 @@ async fn called(
             cancel: cancel.clone(),
         },
     };
+    let repository = words.repository.as_deref().or(settings.repository.as_deref());
+    *reporter = Reporter::new(&words.command, repository, &settings.metrics);
+    let begun = cancel.run_until_cancelled(Box::pin(begun(reporter.as_ref())));
     // Boxed: the verbs are large values, and few stacks like to move them.
     let verb = Box::pin(commands::dispatch(&words.command, &session));
-    until_signal(verb, &cancel, watcher, screen).await
+    let (ended, _) = tokio::join!(until_signal(verb, &cancel, watcher, screen), begun);
+    ended
+}
+
+/// Tell that a run begins, where somebody wants to know. The run does not wait for it.
+async fn begun(reporter: Option<&Reporter>) {
+    if let Some(reporter) = reporter {
+        reporter.start().await;
+    }
+}
+
+/// The run is over, and those who are told about it may be slow: a signal ends that too.
+async fn until_told(telling: impl Future<Output = ()>) {
+    let Ok(mut signals) = Signals::new() else { return };
+    tokio::select! {
+        () = telling => {}
+        () = signals.next() => {}
+    }
 }
 
 /// Drive the verb. The first signal asks it to stop, the second (or time) leaves it where it is.

@@ -4,7 +4,7 @@
 //! structs have exactly these keys.
 
 /// Keys with one value or a list of words: the file and the environment may set them.
-pub(super) const SINGLE: [&str; 34] = [
+pub(super) const SINGLE: [&str; 36] = [
     "repository",
     "s3.endpoint",
     "s3.region",
@@ -39,6 +39,8 @@ pub(super) const SINGLE: [&str; 34] = [
     "encryption.recipients",
     "encryption.writer_key_file",
     "encryption.signers",
+    "metrics.textfile",
+    "metrics.ping_url",
 ];
 
 /// Keys that only the file can hold: maps, and lists of maps.
@@ -48,7 +50,7 @@ pub(super) const FILE_ONLY: [&str; 2] = ["synapse.path_map", "databases"];
 const DATABASE_FIELDS: [&str; 2] = ["name", "url"];
 
 /// Keys of DESIGN that this version refuses, and what they would be for.
-const LATER: [(&str, &str); 2] = [("metrics", "metrics"), ("limits.upload_rate", "a limit of the upload rate")];
+const LATER: [(&str, &str); 1] = [("limits.upload_rate", "a limit of the upload rate")];
 
 /// What is to be said about a key that no struct knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,12 +177,11 @@ mod tests {
             ("synapse.memory", Unknown::Perhaps("limits.memory")),
             ("s3.x", Unknown::No),
             ("telephone", Unknown::No),
-            ("metrics", Unknown::Later("metrics")),
             ("keep.hourly", Unknown::No),
             ("keep.montly", Unknown::Perhaps("keep.monthly")),
             ("limits.upload_rate", Unknown::Later("a limit of the upload rate")),
             ("limits.dump_job", Unknown::Perhaps("limits.dump_jobs")),
-            ("metric", Unknown::No),
+            ("metric", Unknown::Perhaps("metrics")),
         ] {
             assert_eq!(unknown(typed), wanted, "{typed}");
         }
@@ -191,7 +192,7 @@ mod tests {
         for (typed, wanted) in [
             ("S3_ENDPONT", Unknown::Perhaps("s3.endpoint")),
             ("REPO", Unknown::No),
-            ("METRICS_PING_URL", Unknown::Later("metrics")),
+            ("METRICS_PNG_URL", Unknown::Perhaps("metrics.ping_url")),
             ("METRICAL", Unknown::No),
             ("KEEP_LATS", Unknown::Perhaps("keep.last")),
             ("LIMITS_UPLOAD_RATE", Unknown::Later("a limit of the upload rate")),

@@ -17,9 +17,11 @@ use crate::ops;
 
 mod error;
 mod keys;
+mod metrics;
 mod overlay;
 mod values;
 
+pub(super) use metrics::{COMMAND, Metrics};
 pub(super) use values::{
     AbsolutePath, ByteSize, Connections, Count, Days, Jobs, LockWord, RecipientWord, SignerWord, TagWord, TimeSpan, Zone,
 };
@@ -52,6 +54,8 @@ pub(super) struct Settings {
     pub(super) object_lock: ObjectLock,
     #[serde(default, deserialize_with = "section")]
     pub(super) encryption: Encryption,
+    #[serde(default, deserialize_with = "section")]
+    pub(super) metrics: Metrics,
     /// What flags and environment say about keys; it goes wherever the settings go.
     #[serde(skip)]
     pub(super) keys: KeyWords,

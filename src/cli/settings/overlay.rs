@@ -100,6 +100,8 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "encryption.signers" => settings.encryption.signers = Some(list(value)?),
         "object_lock.mode" => settings.object_lock.mode = Some(value.parse()?),
         "object_lock.days" => settings.object_lock.days = Some(value.parse()?),
+        "metrics.textfile" => settings.metrics.textfile = Some(value.parse()?),
+        "metrics.ping_url" => settings.metrics.ping_url = Some(value.parse()?),
         "postgres.pg_dump" => settings.postgres.pg_dump = Some(value.parse()?),
         // A test holds that every key of the table has its line above.
         other => return Err(format!("`{other}` has no variable")),
@@ -128,6 +130,8 @@ mod tests {
             let signer = "07".repeat(32);
             let tried = [
                 "/a,/b",
+                "/a.prom",
+                "https://example.org/x",
                 "true",
                 "64MiB",
                 "7",

@@ -35,6 +35,7 @@ files: [ /etc/mas ]
 limits: { memory: 256MiB, connections: 8 }
 postgres: { pg_dump: /usr/lib/postgresql/15/bin/pg_dump }
 object_lock: { mode: governance, days: 30 }
+metrics: { textfile: /var/lib/node_exporter/synapse-backup.prom, ping_url: 'https://hc-ping.com/x' }
 keep: { last: 3, daily: 7, weekly: 5, monthly: 12, yearly: 0, within: 30d, time_zone: Europe/Berlin, tags: [forever] }
 ";
 
@@ -78,7 +79,11 @@ fn mistakes_are_named_with_their_place() {
         ),
         (
             "metrics: { ping_url: x }\n",
-            "f.yaml:1:1: `metrics` is a setting for metrics, which this version does not have",
+            "f.yaml:1:22: `metrics.ping_url` must begin with https:// and a host",
+        ),
+        (
+            "metrics:\n  textfile: /var/lib/x.txt\n",
+            "f.yaml:2:13: the name of `metrics.textfile` must end in `.prom`: node_exporter reads no others, and the file is replaced",
         ),
         (
             "keep:\n  time_zone: Mars/Olympus\n",
@@ -168,6 +173,9 @@ fn broken_yaml_is_named_with_its_place() {
 #[test]
 fn messages_never_show_a_database_url() {
     for text in [
+        "metrics: { ping_url: 'hunter2' }\n",
+        "metrics: { ping_url: ['https://h/hunter2'] }\n",
+        "metrics: 'https://h/hunter2'\n",
         "databases: postgres://u:hunter2@h/d\n",
         "databases: [postgres://u:hunter2@h/d]\n",
         "databases: { url: 'postgres://u:hunter2@h/d' }\n",
@@ -229,7 +237,7 @@ fn variables_that_cannot_be_meant_are_refused() {
         (
             "SYNAPSE_BACKUP_METRICS_PING_URL",
             "x",
-            "SYNAPSE_BACKUP_METRICS_PING_URL is a setting for metrics, which this version does not have",
+            "SYNAPSE_BACKUP_METRICS_PING_URL: `metrics.ping_url` must begin with https:// and a host",
         ),
         (
             "SYNAPSE_BACKUP_S3_PATH_STYLE",
