@@ -43,14 +43,12 @@ pub(super) struct Built {
 
 pub(super) async fn build(options: &S3Options, url: &str) -> Result<Built, Error> {
     let http = http_client(options.ca_file.as_deref()).await?;
-    let shared = load(options, http.clone()).await;
+    let named = region(options).await;
+    let shared = load(options, http.clone(), named.clone()).await;
     let endpoint = options.endpoint.clone().or_else(|| endpoint_of_environment(&shared));
     let host = endpoint.as_deref().map(host_of).transpose()?;
     let provider = options.provider.unwrap_or_else(|| Provider::of_host(host.as_deref()));
-    let region = shared
-        .region()
-        .cloned()
-        .unwrap_or_else(|| Region::new(provider.region(host.as_deref()).to_owned()));
+    let region = named.unwrap_or_else(|| Region::new(provider.region(host.as_deref()).to_owned()));
     let is_amazon = Provider::of_host(host.as_deref()) == Provider::Aws;
     let credentials = credentials::provider(options, url, region.clone(), is_amazon).await?;
 
@@ -98,13 +96,15 @@ async fn region(options: &S3Options) -> Option<Region> {
     profile.build().region().await
 }
 
-/// What environment and profile say, but for the credentials. Naming the region's sources keeps the SDK from asking IMDS.
-async fn load(options: &S3Options, http: SharedHttpClient) -> SdkConfig {
-    let region = region(options).await;
+/// Without a region the SDK looks for one in the machine's metadata (IMDS), and warns where there is none. This one is not used.
+const SOME_REGION: Region = Region::from_static("us-east-1");
+
+/// What environment and profile say, but for the credentials and the region.
+async fn load(options: &S3Options, http: SharedHttpClient, region: Option<Region>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .no_credentials()
-        .region(region);
+        .region(region.unwrap_or(SOME_REGION));
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
