@@ -25,6 +25,8 @@ mod bases;
 mod cancel;
 #[path = "backup/copy.rs"]
 mod copy;
+#[path = "backup/doctor.rs"]
+mod doctor;
 #[path = "backup/drill.rs"]
 mod drill;
 #[path = "backup/dump.rs"]
@@ -35,6 +37,8 @@ mod faults;
 mod forged;
 #[path = "backup/media.rs"]
 mod media;
+#[path = "backup/moving.rs"]
+mod moving;
 #[path = "backup/names.rs"]
 mod names;
 #[path = "backup/planted.rs"]
@@ -45,6 +49,8 @@ mod repair;
 mod restore;
 #[path = "backup/round_trip.rs"]
 mod round_trip;
+#[path = "backup/sealed.rs"]
+mod sealed;
 #[path = "backup/together.rs"]
 mod together;
 #[path = "backup/uploads.rs"]

@@ -12,6 +12,10 @@ mod canned;
 
 #[path = "cli/metrics.rs"]
 mod metrics;
+#[path = "cli/region.rs"]
+mod region;
+#[path = "cli/sealed.rs"]
+mod sealed;
 
 #[test]
 fn every_situation_gets_its_answer() {

@@ -177,6 +177,8 @@ impl Given<'_> {
             tools: self.tools(),
             now: system::now(),
             databases: self.databases(),
+            dump_jobs: self.limits()?.dump_jobs,
+            textfile: self.settings.metrics.textfile.clone().map(|file| file.0),
         })
     }
 

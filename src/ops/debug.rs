@@ -186,11 +186,19 @@ impl Debug for drill::Options {
 
 impl Debug for doctor::Options {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { tools, now, databases } = self;
+        let Self {
+            tools,
+            now,
+            databases,
+            dump_jobs,
+            textfile,
+        } = self;
         f.debug_struct("Options")
             .field("tools", tools)
             .field("now", now)
             .field("databases", &names(databases))
+            .field("dump_jobs", dump_jobs)
+            .field("textfile", textfile)
             .finish()
     }
 }
@@ -265,6 +273,8 @@ mod tests {
             tools: tools(),
             now: jiff::Timestamp::UNIX_EPOCH,
             databases: databases(),
+            dump_jobs: 2,
+            textfile: None,
         };
         for shown in [format!("{backup:?}"), format!("{restore:?}"), format!("{doctor:?}")] {
             assert!(!shown.contains(SECRET), "{shown}");

@@ -25,6 +25,8 @@ async fn examined(store: Arc<dyn Store>) -> Vec<Check> {
         tools: Tools::default(),
         now: store.list_page("probe/", None).await.unwrap().date,
         databases: Vec::new(),
+        dump_jobs: 2,
+        textfile: None,
     };
     let homeserver = Err(anyhow::anyhow!("not looked at"));
     let report = doctor::doctor(Ok(reopen(store).await), homeserver, &options, &run()).await.unwrap();

@@ -85,6 +85,8 @@ async fn no_error_repeats_a_connection_string() {
             tools: tools(),
             now: Timestamp::UNIX_EPOCH,
             databases: vec![("mas".into(), text.into())],
+            dump_jobs: 2,
+            textfile: None,
         };
         let report = doctor::doctor(Ok(repository.clone()), Ok(homeserver()), &doctor, &run())
             .await

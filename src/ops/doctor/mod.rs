@@ -4,19 +4,22 @@
 //! store, and a store that writes, reads back and lists. It goes on after a failure, so that one look tells all. Which rights
 //! the credentials have is found out in `rights`, and what that means in a bucket as it is set up in `bucket`.
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
-use super::connect::{self, Source};
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{Access, access};
+use serde::Serialize;
+
 use super::{Run, Tools as ToolOptions};
-use crate::repo::{Repository, snapshots};
+use crate::repo::Repository;
 use crate::synapse::Homeserver;
-use crate::synapse::postgres::Tools;
-use crate::synapse::postgres::snapshot::Snapshot as Moment;
 
 mod bucket;
+mod databases;
+mod history;
 mod media;
 mod rights;
+mod sealing;
 mod walk;
 
 pub use walk::{MediaWalk, WalkOptions, walk_media};
@@ -55,6 +58,10 @@ pub struct Options {
     pub now: Timestamp,
     /// Further databases from the settings.
     pub databases: Vec<(String, String)>,
+    /// Streams of a database that are dumped at once.
+    pub dump_jobs: usize,
+    /// The settings' `metrics.textfile`.
+    pub textfile: Option<PathBuf>,
 }
 
 /// All checks.
@@ -81,10 +88,14 @@ pub async fn doctor(
     run.until_cancelled(async {
         check_configuration(&homeserver, &mut report);
         if let Ok(homeserver) = &homeserver {
-            check_databases(homeserver, options, &mut report).await;
+            databases::check(homeserver, options, &mut report).await;
             media::check_media(homeserver, &mut report);
         }
-        check_store(repository, options, &mut report).await;
+        let server_name = homeserver.as_ref().ok().map(|homeserver| homeserver.server_name.as_str());
+        check_store(repository, server_name, options, &mut report).await;
+        if let Some(path) = &options.textfile {
+            check_textfile(path, &mut report);
+        }
         anyhow::Ok(())
     })
     .await?;
@@ -151,69 +162,22 @@ fn check_configuration(homeserver: &Result<Homeserver, anyhow::Error>, report: &
     if homeserver.signing_key_missing {
         let cure = "find it: Synapse makes itself a new identity when it starts without its key";
         report.add("signing key", Verdict::Failure, "it is not there", Some(cure.into()));
+    } else if homeserver.signing_keys.is_empty() {
+        let cure = "run as a user who may read it; what is wrong with it stands above";
+        report.fail("signing key", "it is there, and there is no key in it that can be read", cure);
     } else {
         let keys: Vec<&str> = homeserver.signing_keys.iter().map(|key| key.key_id.as_str()).collect();
         report.ok("signing key", keys.join(", "));
     }
 }
 
-async fn check_databases(homeserver: &Homeserver, options: &Options, report: &mut Report) {
-    let tools = match connect::tools(&options.tools).await {
-        Ok(tools) => tools,
-        Err(error) => return report.error("PostgreSQL programs", &error),
-    };
-    let sources = match connect::sources(homeserver, &options.databases, &options.tools) {
-        Ok(sources) => sources,
-        Err(error) => return report.error("databases", &error),
-    };
-    for source in sources {
-        let name = format!("database {}", source.name);
-        match check_database(&source, &tools).await {
-            Ok((message, collation)) => {
-                report.ok(&name, message);
-                if source.name.starts_with("synapse") && collation != "C" {
-                    let cure = "Synapse wants collation C: dump it and load it into a database made with --locale=C".to_owned();
-                    report.add(&name, Verdict::Warning, format!("its collation is {collation}"), Some(cure));
-                }
-            }
-            Err(error) => report.error(&name, &error),
-        }
-    }
-}
-
-/// Reachable, dumpable by a `pg_dump` of this machine, and every table readable; gives what was found and the collation.
-async fn check_database(source: &Source, tools: &Tools) -> anyhow::Result<(String, String)> {
-    // Exporting a moment takes the locks and looks at the rights that a dump needs.
-    let mut moment = Moment::export(&source.info, tools, DOCTOR_LOCK_SECONDS).await?;
-    let server = moment.session.server().clone();
-    let pg_dump = tools.pg_dump(server.version())?;
-    let collation: Collation = moment.session.one("the collation", COLLATION).await?;
-    let tables = moment.tables().len();
-    moment.close().await;
-    let message = format!(
-        "PostgreSQL {}, {tables} tables, dumped by {} {}",
-        server.version,
-        pg_dump.path.display(),
-        pg_dump.version
-    );
-    Ok((message, collation.collation))
-}
-
-#[derive(Deserialize)]
-struct Collation {
-    collation: String,
-}
-
-const COLLATION: &str = "SELECT datcollate AS collation FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
-/// A doctor does not wait long for locks.
-const DOCTOR_LOCK_SECONDS: u64 = 10;
-
-async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Options, report: &mut Report) {
+async fn check_store(repository: Result<Repository, anyhow::Error>, server_name: Option<&str>, options: &Options, report: &mut Report) {
     let repository = match repository {
         Ok(repository) => repository,
         Err(error) => return report.error("repository", &error),
     };
     report.ok("repository", format!("{} ({})", repository.url(), repository.info().id));
+    sealing::check(&repository, report);
     match rights::probe(&repository).await {
         Ok((rights, date)) => {
             report.ok("store", "an object was written, read back and listed");
@@ -222,11 +186,7 @@ async fn check_store(repository: Result<Repository, anyhow::Error>, options: &Op
         }
         Err(error) => report.error("store", &error),
     }
-    match snapshots::newest(&repository, None).await {
-        Ok(Some(newest)) => report.ok("newest snapshot", newest.time().to_string()),
-        Ok(None) => report.ok("newest snapshot", "there is none yet; `synapse-backup backup` takes the first"),
-        Err(error) => report.error("newest snapshot", &error.into()),
-    }
+    history::check(&repository, server_name, report).await;
 }
 
 fn check_clock(date: Timestamp, now: Timestamp, report: &mut Report) {
@@ -241,5 +201,18 @@ fn check_clock(date: Timestamp, now: Timestamp, report: &mut Report) {
         );
     } else {
         report.ok("clock", "it agrees with the store's");
+    }
+}
+
+/// A folder that nobody can write into would be noticed when the figures are missed.
+fn check_textfile(path: &Path, report: &mut Report) {
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => report.ok("metrics", path.display().to_string()),
+        Err(error) => report.warn(
+            "metrics",
+            format!("{} cannot be written to: {error}", folder.display()),
+            "make the folder, and let the user who backs up write into it; with systemd, name it in `ReadWritePaths`",
+        ),
     }
 }

@@ -1,0 +1,42 @@
+//! Content of a sealed repository is asked for without an identity: exit code 12, at once, with a hint and nothing begun.
+
+use std::process::Command;
+
+/// Nobody has its identity.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+#[test]
+fn content_without_an_identity_is_refused_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let path = |name: &str| folder.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_synapse-backup"));
+        command
+            .env_clear()
+            .env("SYNAPSE_BACKUP_REPOSITORY", format!("file://{}", path("repository").display()))
+            .env("SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS", RECIPIENT)
+            .env("SYNAPSE_BACKUP_ENCRYPTION_WRITER_KEY_FILE", path("writer.key"))
+            .env("TMPDIR", path("scratch"))
+            .args(words);
+        command.output().unwrap()
+    };
+    let init = run(&["init"]);
+    assert!(init.status.success(), "{init:?}");
+    for words in [
+        &["drill"][..],
+        &["drill", "latest", "--no-record"],
+        &["verify", "--read-data"],
+        &["verify", "--read-data=1/30"],
+        &["restore", "latest"],
+        &["cat", "latest", "config/etc/signing.key"],
+    ] {
+        let output = run(words);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(12), "{words:?}: {stderr}");
+        assert!(stderr.contains("hint: ") && stderr.contains("--identity"), "{words:?}: {stderr}");
+    }
+    assert!(!folder.path().join("scratch").exists(), "nothing was begun");
+    // Whether everything is there needs no content: the writer key is enough.
+    let output = run(&["verify"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
