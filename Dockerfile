@@ -11,7 +11,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
     cargo auditable build --release --locked && cp target/release/synapse-backup /synapse-backup
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS tool
 # pg_dump must not be older than the server: PGDG's newest dumps every supported version.
 ARG POSTGRESQL_CLIENT=18
 RUN apt-get update \
@@ -31,3 +31,15 @@ USER 991:991
 WORKDIR /var/lib/synapse-backup
 ENTRYPOINT ["/usr/local/bin/synapse-backup"]
 CMD ["--help"]
+
+# For drills (`docker build --target drill`): with PostgreSQL's server programs, of which a throw-away cluster is made. No cluster of the image's own.
+FROM tool AS drill
+ARG POSTGRESQL_CLIENT=18
+USER 0:0
+RUN mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf \
+    && apt-get update \
+    && apt-get install -y --no-install-recommends "postgresql-${POSTGRESQL_CLIENT}" \
+    && rm -rf /var/lib/apt/lists/*
+USER 991:991
+
+FROM tool

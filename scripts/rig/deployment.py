@@ -36,13 +36,24 @@ def schemas() -> None:
     command("kubernetes-validate", "--strict", "--quiet", *KUBERNETES)
 
 
-def cron_job() -> None:
-    """The CronJob keeps the promises of the README."""
-    cron = _kubernetes("CronJob")["spec"]
+def cron_jobs() -> None:
+    """The CronJobs keep the promises of the README."""
+    jobs = _kubernetes("CronJob")
+    assert set(jobs) == {"synapse-backup", "synapse-backup-drill", "synapse-backup-prune"}, set(jobs)
+    for name, cron in jobs.items():
+        _cron_job(cron["spec"], name)
+    users = {name: cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["envFrom"][0] for name, cron in jobs.items()}
+    pruner = users.pop("synapse-backup-prune")
+    assert pruner not in users.values(), "credentials that may delete are the pruner's alone"
+
+
+def _cron_job(cron: dict, name: str) -> None:
     assert cron["concurrencyPolicy"] == "Forbid"
     job = cron["jobTemplate"]["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
+    verb = name.removeprefix("synapse-").removeprefix("backup-")
+    assert container["args"] == ["--json", verb], container["args"]
     rules = job["podFailurePolicy"]["rules"]
     codes = {code for rule in rules if rule["action"] == "FailJob" for code in rule["onExitCodes"]["values"]}
     assert codes == NO_RETRY, f"not retried: {codes}, promised: {NO_RETRY}"
@@ -52,12 +63,14 @@ def cron_job() -> None:
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert all(mount.get("readOnly") for name, mount in mounts.items() if name != "tmp"), "only /tmp may be written to"
     assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
-    settings = yaml.safe_load(_kubernetes("ConfigMap")["data"]["config.yaml"])
-    bound = int(settings["limits"]["memory"].removesuffix("MiB"))
-    assert container["resources"]["limits"]["memory"] == f"{bound + HEADROOM_MIB}Mi", "memory limit and limits.memory do not match"
+    (settings,) = _kubernetes("ConfigMap").values()
+    bound = int(yaml.safe_load(settings["data"]["config.yaml"])["limits"]["memory"].removesuffix("MiB"))
+    limit = container["resources"]["limits"]["memory"]
+    # A drill starts a PostgreSQL of its own.
+    assert limit == ("1Gi" if verb == "drill" else f"{bound + HEADROOM_MIB}Mi"), "memory limit and limits.memory do not match"
     named = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
-    assert named == {_kubernetes("ConfigMap")["metadata"]["name"]}
-    assert container["envFrom"][0]["secretRef"]["name"] == _kubernetes("Secret")["metadata"]["name"]
+    assert named == {settings["metadata"]["name"]}
+    assert container["envFrom"][0]["secretRef"]["name"] in _kubernetes("Secret")
 
 
 def compose() -> None:
@@ -75,16 +88,26 @@ def compose() -> None:
 
 
 def image() -> None:
-    """The image runs as nobody in particular, from the toolchain that rust-toolchain.toml names."""
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    user = [line.split()[1] for line in lines if line.startswith("USER ")][-1]
-    assert user.partition(":")[0] not in ("0", "root"), user
+    """The images run as nobody in particular, from the toolchain that rust-toolchain.toml names."""
+    text = (ROOT / "Dockerfile").read_text()
+    lines = text.splitlines()
+    for stage in text.split("\nFROM debian:")[1].split("\nFROM "):
+        users = [line.split()[1] for line in stage.splitlines() if line.startswith("USER ")]
+        assert not users or users[-1].partition(":")[0] not in ("0", "root"), stage
     channel = (ROOT / "rust-toolchain.toml").read_text().split('channel = "')[1].split('"')[0]
     assert any(line.startswith(f"FROM rust:{channel.rpartition('.')[0]}-") for line in lines), f"the image does not use Rust {channel}"
 
 
 def units() -> None:
-    """systemd understands the units (where it is installed)."""
+    """Each unit has a timer, starts one command, and gives nothing away; systemd understands it (where it is installed)."""
+    for service in sorted((ROOT / "deploy" / "systemd").glob("*.service")):
+        lines = service.read_text().splitlines()
+        assert service.with_suffix(".timer").exists(), service.name
+        (start,) = (line for line in lines if line.startswith("ExecStart="))
+        verb = service.stem.removeprefix("synapse-").removeprefix("backup-")
+        assert start.startswith("ExecStart=/usr/local/bin/synapse-backup ") and start.split()[-1] == verb, start
+        assert {"NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077"} <= set(lines), service.name
+        assert any(line in lines for line in ("DynamicUser=yes", "User=matrix-synapse")), f"{service.name} runs as root"
     if not shutil.which("systemd-analyze"):
         print("note    no systemd-analyze on this machine: the units were only read")
         return
@@ -99,14 +122,14 @@ def units() -> None:
         assert not ours, "\n".join(ours)
 
 
-def _kubernetes(kind: str) -> dict:
-    (found,) = (document for path in KUBERNETES for document in yaml.safe_load_all(path.read_text()) if document["kind"] == kind)
-    return found
+def _kubernetes(kind: str) -> dict[str, dict]:
+    documents = (document for path in KUBERNETES for document in yaml.safe_load_all(path.read_text()))
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
 
 
 def main() -> int:
     """Every check, also after one has failed."""
-    checks: list[Callable[[], None]] = [schemas, cron_job, compose, image, units]
+    checks: list[Callable[[], None]] = [schemas, cron_jobs, compose, image, units]
     failed = 0
     for check in checks:
         try:

@@ -27,9 +27,9 @@ const WAIT: Duration = Duration::from_mins(1);
 /// The path of a socket is longer than this on no system.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// Nothing here outlives the drill, so nothing has to survive a crash.
+/// Nothing here outlives the drill, so nothing has to survive a crash. Compiled queries would want memory that a hardened unit forbids.
 const SETTINGS: &str = "\nlisten_addresses = ''\nunix_socket_permissions = 0700\nfsync = off\nfull_page_writes = off\nsynchronous_commit = off\n\
-    wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 1GB\nshared_buffers = 128MB\nautovacuum = off\nmax_connections = 50\n\
+    wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 1GB\nshared_buffers = 128MB\nautovacuum = off\njit = off\nmax_connections = 50\n\
     lc_messages = 'C'\nlogging_collector = off\n";
 
 /// Starts the server, says so, waits for the end of its input, stops the server.
