@@ -1,12 +1,10 @@
 //! An error and all its causes, told once: what happened, why, and what to do.
 //!
 //! `Display` of our errors never prints its source, so that the chain reads line by line. The hint is that of the
-//! innermost error that has one: it knows most. A new door's error gets its hint shown by one line in `hint_of`.
-
-use std::error::Error as StdError;
+//! innermost error that has one: it knows most. A new door's error gets its hint shown by one line in `ops::hint_of`.
 
 use super::text::{Colour, escaped};
-use crate::{format, ops, repo, store, synapse};
+use crate::ops;
 
 /// An error as the report and the terminal show it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -35,32 +33,8 @@ pub(crate) fn tell(error: &anyhow::Error) -> Told {
         message,
         cause: (!causes.is_empty()).then(|| causes.join("\n")),
         // A context is no link of the chain by itself: `downcast_ref` is the way to see it.
-        hint: error
-            .chain()
-            .filter_map(hint_of)
-            .last()
-            .or_else(|| error.downcast_ref().and_then(|context: &ops::Error| context.hint.clone())),
+        hint: ops::hint_of(error).or_else(|| error.downcast_ref().and_then(|context: &ops::Error| context.hint.clone())),
     }
-}
-
-/// The hint of one link of the chain.
-fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<ops::Error>() {
-        return error.hint.clone();
-    }
-    if let Some(error) = error.downcast_ref::<repo::Error>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<store::Error>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<format::Error>() {
-        return error.hint();
-    }
-    if let Some(error) = error.downcast_ref::<synapse::Error>() {
-        return error.hint();
-    }
-    None
 }
 
 /// The lines for standard error.
@@ -120,6 +94,19 @@ mod tests {
     fn a_hint_of_a_context_is_not_lost() {
         let error = anyhow::anyhow!("no such file").context(ops::Error::failed("read `x`", "create it"));
         assert_eq!(tell(&error).hint.as_deref(), Some("create it"));
+    }
+
+    #[test]
+    fn every_door_has_its_hints_told() {
+        for error in [
+            anyhow::Error::from(crate::synapse::postgres::Error::Pooler),
+            crate::synapse::Error::NoConfig.into(),
+            crate::repo::Error::NoKey { key: "x".into() }.into(),
+            crate::store::Error::NoBucket { url: "s3://x".into() }.into(),
+        ] {
+            let told = tell(&error.context("restore database `synapse`"));
+            assert!(told.hint.is_some(), "{told:?}");
+        }
     }
 
     #[test]

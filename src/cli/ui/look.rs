@@ -183,14 +183,17 @@ fn show(report: &ShowReport, colour: bool) -> String {
 
 /// Fields that only the reader of a snapshot needs: where blobs are. `--json` has them.
 const FOR_MACHINES: [&str; 4] = ["config_paths", "list", "packs", "shards"];
-/// More elements than these of one list are counted only; `--json` has them all.
+/// More elements than these of one list or map are counted only; `--json` has them all.
 const ELEMENTS_SHOWN: usize = 12;
 
 fn outline(out: &mut String, value: &Value, depth: usize, colour: bool) {
     let indent = "  ".repeat(depth);
     match value {
         Value::Object(fields) => {
-            for (name, value) in fields {
+            // Such as the tables of a database: nobody reads two hundred of them.
+            let is_crowd = fields.len() > ELEMENTS_SHOWN && fields.values().all(Value::is_object);
+            let shown = if is_crowd { ELEMENTS_SHOWN } else { fields.len() };
+            for (name, value) in fields.iter().take(shown) {
                 let name_shown = escaped(name);
                 match value {
                     _ if FOR_MACHINES.contains(&name.as_str()) => {}
@@ -207,6 +210,7 @@ fn outline(out: &mut String, value: &Value, depth: usize, colour: bool) {
                     }
                 }
             }
+            hidden(out, &indent, fields.len() - shown);
         }
         Value::Array(elements) => {
             for element in elements.iter().take(ELEMENTS_SHOWN) {
@@ -228,14 +232,17 @@ fn outline(out: &mut String, value: &Value, depth: usize, colour: bool) {
                     }
                 }
             }
-            if elements.len() > ELEMENTS_SHOWN {
-                let hidden = (elements.len() - ELEMENTS_SHOWN) as u64;
-                let _ = writeln!(out, "{indent}  and {} more; --json has them all", count(hidden));
-            }
+            hidden(out, &indent, elements.len().saturating_sub(ELEMENTS_SHOWN));
         }
         _ => {
             let _ = writeln!(out, "{indent}{}", scalar("", value));
         }
+    }
+}
+
+fn hidden(out: &mut String, indent: &str, number: usize) {
+    if number > 0 {
+        let _ = writeln!(out, "{indent}  and {} more; --json has them all", count(number as u64));
     }
 }
 

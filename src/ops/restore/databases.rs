@@ -18,7 +18,7 @@ use crate::repo::reader::Reader;
 use crate::synapse::config;
 use crate::synapse::postgres::load::{Content, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::{ConnInfo, RunAs, Session, Surroundings, Tools, target};
+use crate::synapse::postgres::{self, ConnInfo, RunAs, Session, Surroundings, Tools, target};
 use crate::synapse::{DatabaseConfig, Engine};
 
 /// Links that are followed to a configuration file.
@@ -198,12 +198,14 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     }
     tools.pg_restore(connect::archive_version(database))?;
     if options.create_database && !options.dry_run {
-        target::create_database(&target.info, tools, Some(&database.owner)).await?;
+        let made = target::create_database(&target.info, tools, Some(&database.owner)).await;
+        made.map_err(|error| with_commands(error, target))?;
     }
     if options.create_database && options.dry_run {
         return Ok(LoadOptions::default());
     }
-    let mut session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await?;
+    let session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await;
+    let mut session = session.map_err(|error| with_commands(error, target))?;
     target::refuse_unless_empty(&mut session).await?;
     let ownership = target::ownership(&mut session, &database.facts.owners, &database.facts.grantees).await?;
     let load = LoadOptions {
@@ -223,4 +225,37 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
     }
     session.close().await;
     Ok(load)
+}
+
+/// On a new machine neither role nor database are there: the error gets the commands that make both.
+fn with_commands(error: postgres::Error, target: &Target) -> anyhow::Error {
+    let is_missing = match &error {
+        postgres::Error::Connect { message, .. } => ["does not exist", "password authentication failed", "not permitted to log in"]
+            .iter()
+            .any(|words| message.contains(words)),
+        postgres::Error::Statement { sqlstate, .. } => sqlstate == INSUFFICIENT_PRIVILEGE,
+        _ => false,
+    };
+    let (Some(role), Some(database), true) = (target.info.user(), target.info.database(), is_missing) else {
+        return error.into();
+    };
+    let (role, database) = (shell_word(role), shell_word(database));
+    let hint = format!(
+        "on the database's machine, as `postgres`, make what is missing, with the password that homeserver.yaml has:\n\
+         createuser --pwprompt {role}\n\
+         createdb --encoding=UTF8 --locale=C --template=template0 --owner={role} {database}"
+    );
+    Error::failed(error.to_string(), hint).into()
+}
+
+/// Another role may not make databases.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// As a shell takes it for one word.
+fn shell_word(name: &str) -> String {
+    if name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter)) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    }
 }
