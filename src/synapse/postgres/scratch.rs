@@ -4,6 +4,8 @@
 //! comment and has no session is left over from a run that was killed, and the next one cleans it. Nothing without
 //! that comment is ever dropped or emptied.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::conninfo::ConnInfo;
@@ -16,6 +18,9 @@ const MADE: &str = "synapse-backup drill: made for it, and dropped after it";
 /// On a database that was there and empty: it may be emptied.
 const LENT: &str = "synapse-backup drill: lent to it, and emptied after it";
 const LOCK_SECONDS: u64 = 60;
+/// How often it is asked whether the last session of a database has ended, and how long between.
+const IDLE_TRIES: usize = 50;
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 struct Known {
@@ -91,6 +96,7 @@ impl Scratch {
 /// Drop every database of the server that a killed run has made, and empty the wanted one if such a run had been lent it.
 async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error> {
     let mut session = target::maintenance(info, tools).await?;
+    wait_until_idle(&mut session, wanted).await?;
     let idle: Vec<Known> = known(&mut session).await?.into_iter().filter(|one| one.sessions == 0).collect();
     for one in &idle {
         match one.comment.as_deref() {
@@ -111,9 +117,22 @@ async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error
     Ok(())
 }
 
+/// A session that was just closed is there for a moment more; one that stays is somebody's.
+async fn wait_until_idle(session: &mut Session, database: &str) -> Result<(), Error> {
+    for _ in 0..IDLE_TRIES {
+        let known = known(session).await?;
+        if known.iter().all(|one| one.name != database || one.sessions == 0) {
+            break;
+        }
+        tokio::time::sleep(IDLE_PAUSE).await;
+    }
+    Ok(())
+}
+
 async fn known(session: &mut Session) -> Result<Vec<Known>, Error> {
     let query = "SELECT d.datname AS name, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, \
-        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.oid) AS sessions FROM pg_catalog.pg_database AS d";
+        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.oid \
+            AND coalesce(a.backend_type, 'client backend') = 'client backend') AS sessions FROM pg_catalog.pg_database AS d";
     session.query("the look for scratch databases", query).await
 }
 
