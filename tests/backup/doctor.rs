@@ -11,12 +11,14 @@ use synapse_backup::format::drill::Drill;
 use synapse_backup::ops::doctor::{self, Check, Report, Verdict};
 use synapse_backup::ops::{Tools, inspect};
 use synapse_backup::repo::{Ids, Repository, drills, open};
+use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
+use synapse_backup::store::wrappers::{Fail, Fault};
 use synapse_backup::synapse::config::{self, discover};
 
 use crate::cluster::{is_root, shared};
 use crate::homeserver::{Home, noise};
-use crate::rig::{backup, conninfo, document, fresh, fresh_in, memory, reopen, run, tools};
+use crate::rig::{backup, conninfo, document, fresh, fresh_in, init, memory, reopen, run, tools};
 use crate::sealed::Keys;
 
 async fn options(repository: &Repository) -> doctor::Options {
@@ -180,14 +182,13 @@ async fn a_database_that_cannot_be_dumped_is_a_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_synapse_would_refuse_is_a_warning() {
     let (mut home, repository) = (Home::new(), fresh().await);
-    let name = format!("{}_ascii", home.database);
-    let made = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let name = format!("{}_latin1", home.database);
+    let made = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
     home.cluster.psql("postgres", &made);
-    home.cluster.script(&name, include_str!("homeserver.sql"));
     home.database = name;
     home.write_config("example.org", "");
     let report = examined(&repository, &home).await;
-    assert_found(&report, "database synapse", Verdict::Warning, "its encoding is SQL_ASCII");
+    assert_found(&report, "database synapse", Verdict::Warning, "its encoding is LATIN1");
 }
 
 /// A program that knows its version and nothing else.
@@ -253,6 +254,13 @@ async fn a_store_that_is_not_there_and_a_clock_that_is_wrong_are_named() {
     let nowhere = open::open(memory(), Ids::random()).await.map_err(anyhow::Error::from);
     let report = doctor::doctor(nowhere, Ok(home.discover()), &options, &run()).await.unwrap();
     assert_found(&report, "repository", Verdict::Failure, "no repository");
+    // A bucket that can be listed and read, and takes nothing; and one that gives nothing back.
+    for (kinds, words) in [(&[Kind::Put][..], "write"), (&[Kind::List][..], "list")] {
+        let memory = memory();
+        init(memory.clone()).await;
+        let broken = reopen(Arc::new(Fail::new(memory, 1, Fault::BeforeAndEver).only(kinds))).await;
+        assert_among(&examined_with(&broken, &home, &options).await, "store", Verdict::Failure, words);
+    }
     let late = doctor::Options {
         now: options.now + SignedDuration::from_mins(6),
         ..options.clone()

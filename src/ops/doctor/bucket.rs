@@ -212,3 +212,134 @@ async fn check_checksums(repository: &Repository, store: &dyn Store, bucket: &dy
     };
     report.ok("checksums", message);
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ops::doctor::Verdict;
+    use crate::repo::{Ids, open};
+    use crate::store::memory::{Clock, Memory};
+    use crate::store::{Call, Stamp};
+
+    /// A bucket as other stores have it: what a real one here does not do.
+    #[derive(Debug, Default)]
+    struct Fake {
+        rules: Vec<LifecycleRule>,
+        is_secret: bool,
+        /// So many racing writers win.
+        winners: usize,
+        raced: AtomicUsize,
+        takes_anything: bool,
+    }
+
+    impl Fake {
+        fn denied(&self) -> Error {
+            Error::Denied {
+                url: "s3://x".into(),
+                action: "GET",
+                key: String::new(),
+            }
+        }
+    }
+
+    impl Bucket for Fake {
+        fn versioning(&self) -> Call<'_, Versioning> {
+            Box::pin(async { Err(self.denied()) })
+        }
+
+        fn lock(&self) -> Call<'_, BucketLock> {
+            Box::pin(async { Err(self.denied()) })
+        }
+
+        fn lifecycle(&self) -> Call<'_, Vec<LifecycleRule>> {
+            Box::pin(async {
+                if self.is_secret {
+                    Err(self.denied())
+                } else {
+                    Ok(self.rules.clone())
+                }
+            })
+        }
+
+        fn aborts_uploads_itself(&self) -> bool {
+            false
+        }
+
+        fn put_if_absent<'a>(&'a self, _: &'a str, _: Bytes) -> Call<'a, bool> {
+            Box::pin(async { Ok(self.raced.fetch_add(1, Ordering::Relaxed) < self.winners) })
+        }
+
+        fn takes_wrong_checksum<'a>(&'a self, _: &'a str, _: Bytes) -> Call<'a, bool> {
+            Box::pin(async { Ok(self.takes_anything) })
+        }
+
+        fn delete_bypassing<'a>(&'a self, _: &'a str, _: &'a str) -> Call<'a, Stamp> {
+            Box::pin(async { Err(self.denied()) })
+        }
+    }
+
+    fn assert_says(report: &Report, verdict: Verdict, words: &str) {
+        let is_it = |check: &&crate::ops::doctor::Check| check.verdict == verdict && check.message.contains(words);
+        assert!(report.checks.iter().any(|check| is_it(&check)), "{words}: {report:#?}");
+        assert!(
+            report
+                .checks
+                .iter()
+                .all(|check| check.cure.is_some() == (check.verdict != Verdict::Ok))
+        );
+    }
+
+    fn aborting(is_on: bool, days: i32) -> LifecycleRule {
+        LifecycleRule {
+            id: "tidy".into(),
+            is_on,
+            aborts_uploads_days: Some(days),
+            ..LifecycleRule::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn uploads_that_nobody_clears_away_are_a_warning() {
+        for (rules, is_secret, verdict, words) in [
+            (vec![], false, Verdict::Warning, "no rule clears away"),
+            (vec![aborting(false, 7)], false, Verdict::Warning, "no rule clears away"),
+            (vec![aborting(true, 7), aborting(true, 3)], false, Verdict::Ok, "after 3 days"),
+            (vec![], true, Verdict::Ok, "cannot be seen"),
+        ] {
+            let bucket = Fake {
+                rules,
+                is_secret,
+                ..Fake::default()
+            };
+            let mut report = Report::default();
+            check_lifecycle(&bucket, None, &mut report).await;
+            assert_says(&report, verdict, words);
+        }
+    }
+
+    #[tokio::test]
+    async fn conditions_and_checksums_are_told_as_they_are_kept() {
+        let memory = Arc::new(Memory::new(Clock::starting_at("2026-11-01T00:00:00Z".parse().unwrap())));
+        let repository = open::init(memory.clone(), Ids::random()).await.unwrap();
+        for (winners, takes_anything, words) in [
+            (1, false, ["kept, also when writers race", "checked: a body"]),
+            (3, true, ["not kept: 3 of 8 racing writers won", "not checked: a body"]),
+        ] {
+            let bucket = Fake {
+                winners,
+                takes_anything,
+                ..Fake::default()
+            };
+            let mut report = Report::default();
+            check_conditions(&repository, &*memory, &bucket, &mut report).await;
+            check_checksums(&repository, &*memory, &bucket, &mut report).await;
+            for words in words {
+                assert_says(&report, Verdict::Ok, words);
+            }
+        }
+    }
+}
