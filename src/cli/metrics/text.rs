@@ -16,6 +16,8 @@ enum Lives {
     OneRun,
     /// Until a run tells it anew.
     On,
+    /// Until a run tells a later one: an old snapshot may be drilled after a new one.
+    Latest,
 }
 
 const PREFIX: &str = "synapse_backup_";
@@ -51,7 +53,7 @@ const METRICS: [Metric; 12] = [
     ("drill_success", Lives::OneRun, "1 if the last drill passed, else 0."),
     (
         "drill_snapshot_time_seconds",
-        Lives::On,
+        Lives::Latest,
         "When the newest snapshot that passed a drill was taken, in seconds since 1970.",
     ),
 ];
@@ -76,14 +78,20 @@ pub(super) fn merged(standing: &str, labels: &Labels, figures: &Figures) -> Stri
     let ours = with_known_name(labels, &all);
     all.retain(|(metric, theirs), _| {
         let nameless = theirs.server_name.is_empty() && theirs.command == ours.command && theirs.repository == ours.repository;
-        *theirs != ours && !nameless || *theirs == ours && METRICS[*metric].1 == Lives::On
+        *theirs != ours && !nameless || *theirs == ours && METRICS[*metric].1 != Lives::OneRun
     });
-    for (metric, (name, _, _)) in METRICS.iter().enumerate() {
-        if let Some(value) = figures.get(name) {
-            all.insert((metric, ours.clone()), value.clone());
+    for (metric, (name, lives, _)) in METRICS.iter().enumerate() {
+        let Some(value) = figures.get(name) else { continue };
+        let slot = all.entry((metric, ours.clone())).or_insert_with(|| value.clone());
+        if *lives != Lives::Latest || number(value) > number(slot) {
+            slot.clone_from(value);
         }
     }
     written(&all)
+}
+
+fn number(value: &str) -> f64 {
+    value.parse().unwrap_or_default()
 }
 
 /// A run that broke off early does not know whose homeserver it was about; the runs before it did.
@@ -263,6 +271,22 @@ mod tests {
         let text = merged(&text, &labels("backup", "other.org"), &failed);
         let text = merged(&text, &labels("backup", ""), &failed);
         assert_eq!(text.matches("success{").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn a_drill_of_an_old_snapshot_takes_nothing_back() {
+        let drill = labels("drill", "example.org");
+        let told = |time| figures(&[("drill_snapshot_time_seconds", time), ("drill_seconds", time)]);
+        let mut text = String::new();
+        for (time, wanted) in [("900", "900"), ("100", "900"), ("1000", "1000")] {
+            text = merged(&text, &drill, &told(time));
+            let line = |name: &str, value: &str| {
+                text.contains(&format!(
+                    "{name}{{command=\"drill\",server_name=\"example.org\",repository=\"s3://offsite/matrix\"}} {value}\n"
+                ))
+            };
+            assert!(line("drill_snapshot_time_seconds", wanted) && line("drill_seconds", time), "{text}");
+        }
     }
 
     #[test]
