@@ -17,6 +17,8 @@ mod attacker;
 mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
+#[path = "repo/later.rs"]
+mod later;
 #[path = "repo/many.rs"]
 mod many;
 #[path = "repo/protocol.rs"]

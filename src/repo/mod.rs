@@ -244,6 +244,12 @@ impl Error {
         }
     }
 
+    /// It is whole, and needs a later version of this program.
+    pub(crate) fn is_of_a_later_version(&self) -> bool {
+        let Self::Damaged { source, .. } = self else { return false };
+        matches!(source, format::Error::Version { .. } | format::Error::Feature { .. })
+    }
+
     pub(crate) fn damaged(key: &str, source: format::Error) -> Self {
         Self::Damaged {
             key: key.to_owned(),

@@ -197,6 +197,8 @@ async fn walk_back<const N: usize>(repository: &Repository, mut found: Found<'_,
                     break;
                 }
             }
+            // A backup builds on what it can read. Who asks for `latest` must not get an older one without a word.
+            Err(error) if error.is_of_a_later_version() && found.believing.is_none() => return Err(error),
             Ok(_) | Err(Error::Damaged { .. } | Error::NoKey { .. }) => {}
             Err(error) => return Err(error),
         }
