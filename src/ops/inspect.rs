@@ -34,6 +34,9 @@ pub struct SnapshotLine {
     pub parts: Parts,
     /// It landed too late and does not count.
     pub late: bool,
+    /// Why it is not to be believed, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
     /// How old it is, by the store's clock.
     pub age_seconds: i64,
     /// How many problems it carries.
@@ -88,6 +91,7 @@ pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result
         .iter()
         .map(|one| SnapshotLine {
             drilled: drills.get(&one.snapshot.id).map(Drilled::from),
+            doubt: repository.doubt(one),
             ..line(one, now)
         })
         .collect();
@@ -118,6 +122,7 @@ fn line(one: &Loaded, now: Timestamp) -> SnapshotLine {
         new_bytes: snapshot.totals.new_bytes,
         media_files: snapshot.media.as_ref().map_or(0, |media| media.files),
         drilled: None,
+        doubt: None,
     }
 }
 

@@ -10,7 +10,7 @@ use synapse_backup::format::snapshot::{self, Snapshot};
 use synapse_backup::format::writer_key::WriterKey;
 use synapse_backup::format::{ObjectId, keys};
 use synapse_backup::ops::retention::{Keep, Reason};
-use synapse_backup::ops::{adopt, copy, forget, prune};
+use synapse_backup::ops::{adopt, copy, forget, inspect, prune};
 use synapse_backup::repo::{Repository, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::Memory;
@@ -153,6 +153,9 @@ async fn forged_snapshots_drive_no_true_one_out() {
         limits: LIMITS,
     };
     let report = prune::prune(&here.repository, &options, &run()).await.unwrap();
+    let listed = inspect::snapshots(&here.repository, &run()).await.unwrap().snapshots;
+    let doubted = listed.iter().filter(|line| line.doubt.is_some()).count();
+    assert_eq!((listed.len(), doubted), (11, 10));
     let reasons: Vec<_> = report.snapshots.iter().map(|one| (one.id, one.reasons.clone())).collect();
     assert_eq!(reasons[0].0, here.good.id);
     assert!(!reasons[0].1.contains(&Reason::NotAuthentic), "{reasons:?}");

@@ -64,9 +64,11 @@ fn table(lines: &[&SnapshotLine], colour: bool) -> String {
     ]);
     for line in lines {
         let late = line.late.then(|| "late: does not count".to_owned());
+        let doubt = line.doubt.is_some().then(|| "not authentic".to_owned());
         let part = (line.parts.len() < all_parts().len()).then(|| only(&line.parts));
         let tags: Vec<String> = late
             .into_iter()
+            .chain(doubt)
             .chain(part)
             .chain(line.tags.iter().map(|tag| escaped(tag).into_owned()))
             .collect();
@@ -326,6 +328,7 @@ mod tests {
             tags: vec!["weekly".into()],
             parts: all_parts(),
             late: true,
+            doubt: None,
             age_seconds: 86_400 * 3,
             problems: 2,
             bytes: 1 << 30,
@@ -342,6 +345,7 @@ mod tests {
             tags: Vec::new(),
             parts: [Part::Config].into(),
             late: false,
+            doubt: Some("it is not signed".into()),
             age_seconds: 7_100,
             drilled: None,
             ..late.clone()
@@ -358,7 +362,7 @@ mod tests {
              \n\
              other.org: 1 snapshot\n\
              id        time (UTC)            age      size       new   media  problems  drilled  tags\n\
-             4a9a0c11  2026-11-23 02:00  118 min  1.00 GiB  3.00 MiB  20,000         2           only config\n"
+             4a9a0c11  2026-11-23 02:00  118 min  1.00 GiB  3.00 MiB  20,000         2           not authentic, only config\n"
         );
         assert_eq!(snapshots(&SnapshotsReport::default(), false), "no snapshots yet\n");
     }
