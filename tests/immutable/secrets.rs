@@ -310,7 +310,7 @@ async fn no_secret_of_a_sealed_repository_is_in_any_output_argument_or_object() 
             let seed = writer.lines().find_map(|line| line.strip_prefix("# signing key: ")).unwrap();
             let identities = [&*keys.identity.to_text(), writer.lines().last().unwrap(), seed].map(str::to_owned);
             assert!(identities.iter().all(|secret| secret.len() > 60));
-            let others = seen.others.iter().map(|line| line.as_bytes());
+            let others = seen.others.iter().map(String::as_bytes);
             for text in [&seen.output.stdout[..], &seen.output.stderr[..]].into_iter().chain(others) {
                 stage.assert_silent("what was told", text);
                 for secret in &identities {
