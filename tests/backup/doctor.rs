@@ -234,6 +234,35 @@ async fn media_that_cannot_be_reached_are_named() {
         Verdict::Warning,
         "my.Provider",
     );
+    let file_system = |directory: &Path| {
+        format!(
+            "media_storage_providers:\n  - {{ module: file_system, store_local: true, config: {{ directory: \"{}\" }} }}\n",
+            directory.display()
+        )
+    };
+    home.write_config("example.org", &file_system(&home.at("not mounted")));
+    assert_found(
+        &examined(&repository, &home).await,
+        "media provider",
+        Verdict::Warning,
+        "not mounted",
+    );
+    fs::create_dir(home.at("mounted")).unwrap();
+    home.write_config("example.org", &file_system(&home.at("mounted")));
+    assert!(findings(&examined(&repository, &home).await).is_empty());
+    // Nobody listens there any more.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let bucket = format!(
+        "media_storage_providers:\n  - module: s3_storage_provider.S3StorageProviderBackend\n    store_local: true\n    config: \
+         {{ bucket: media, endpoint_url: \"http://127.0.0.1:{port}\", access_key_id: x, secret_access_key: y }}\n"
+    );
+    home.write_config("example.org", &bucket);
+    assert_found(
+        &examined(&repository, &home).await,
+        "media provider",
+        Verdict::Failure,
+        "the media bucket media",
+    );
     home.write_config("example.org", "enable_media_repo: false\n");
     assert_found(
         &examined(&repository, &home).await,

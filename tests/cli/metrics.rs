@@ -65,7 +65,7 @@ fn lines_of(asked: &[Asked]) -> Vec<String> {
     asked.iter().map(|asked| asked.line.clone()).collect()
 }
 
-async fn told(place: &Place, words: &[&str], variables: &[(&str, &str)], monitor: &Canned) -> (Output, Vec<Asked>) {
+fn told(place: &Place, words: &[&str], variables: &[(&str, &str)], monitor: &Canned) -> (Output, Vec<Asked>) {
     let before = monitor.asked().len();
     let url = format!("{}/{SECRET}/{{command}}?create=1", monitor.endpoint());
     let variables = [variables, &[("SYNAPSE_BACKUP_METRICS_PING_URL", &url)]].concat();
@@ -85,7 +85,7 @@ async fn every_end_of_a_run_is_told() {
         (&["drill"][..], &[][..], 1),
         (&["verify"][..], &[("SYNAPSE_BACKUP_REPOSITORY", nowhere.as_str())][..], 10),
     ] {
-        let (output, asked) = told(&place, words, variables, &monitor).await;
+        let (output, asked) = told(&place, words, variables, &monitor);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
         let end = if code == 0 { "" } else { "/fail" };
         assert_eq!(
@@ -124,7 +124,7 @@ async fn what_is_no_run_is_not_told() {
     let place = Place::new();
     let monitor = Canned::start(|_| http(200, &[], "OK")).await;
     for words in [&["snapshots"][..], &["prune", "--dry-run"], &["stats"]] {
-        let (output, asked) = told(&place, words, &[], &monitor).await;
+        let (output, asked) = told(&place, words, &[], &monitor);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(asked.is_empty(), "{words:?}: {asked:?}");
     }
@@ -140,12 +140,12 @@ async fn a_monitor_that_is_down_is_a_warning_and_tried_again() {
         0 => http(503, &[], "busy"),
         _ => http(200, &[], "OK"),
     });
-    let (output, asked) = told(&place, &["verify"], &[], &busy.await).await;
+    let (output, asked) = told(&place, &["verify"], &[], &busy.await);
     assert_eq!((output.status.code(), asked.len()), (Some(0), 4), "{asked:?}");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("monitor"), "{output:?}");
 
     let unknown = Canned::start(|_| http(404, &[], "no such check")).await;
-    let (output, asked) = told(&place, &["--json", "verify"], &[], &unknown).await;
+    let (output, asked) = told(&place, &["--json", "verify"], &[], &unknown);
     assert_eq!((output.status.code(), asked.len()), (Some(0), 2), "{asked:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("was not told: it answered 404"), "{stderr}");

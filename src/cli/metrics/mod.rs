@@ -177,13 +177,19 @@ impl Reporter {
 
     /// `backup: exit code 10: no repository at s3://offsite/matrix`
     fn line(&self, told: &Told, end: &End<'_>) -> String {
-        let mut line = format!("{}: exit code {}, {:.1} s", self.command, end.exit_code, end.time.as_secs_f64());
-        if told.problems > 0 {
-            line += &format!(", {} problems", told.problems);
-        }
-        if let Some(error) = &told.error {
-            line += &format!(": {}", error.lines().next().unwrap_or_default());
-        }
+        let problems = match told.problems {
+            0 => String::new(),
+            1 => ", 1 problem".to_owned(),
+            many => format!(", {many} problems"),
+        };
+        let error = told.error.as_deref().and_then(|error| error.lines().next());
+        let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+        let line = format!(
+            "{}: exit code {}, {:.1} s{problems}{error}",
+            self.command,
+            end.exit_code,
+            end.time.as_secs_f64()
+        );
         line.chars().take(LINE_CHARS_MAX).collect()
     }
 }

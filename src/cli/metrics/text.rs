@@ -155,14 +155,12 @@ fn read_line(line: &str) -> Option<((usize, Labels), String)> {
             "repository" => labels.repository = value,
             _ => return None,
         }
-        match after.strip_prefix(',') {
-            Some(more) => rest = more,
-            None => {
-                let value = after.strip_prefix("} ")?;
-                value.parse::<f64>().ok()?;
-                return Some(((metric, labels), value.to_owned()));
-            }
-        }
+        let Some(more) = after.strip_prefix(',') else {
+            let value = after.strip_prefix("} ")?;
+            value.parse::<f64>().ok()?;
+            return Some(((metric, labels), value.to_owned()));
+        };
+        rest = more;
     }
 }
 

@@ -31,7 +31,7 @@ mod database;
 mod ending;
 mod files;
 mod media;
-mod offsite;
+pub(super) mod offsite;
 mod report;
 pub(super) mod spool;
 

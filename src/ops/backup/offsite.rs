@@ -42,6 +42,16 @@ pub(super) async fn open(homeserver: &Homeserver) -> anyhow::Result<Vec<Offsite>
     Ok(opened)
 }
 
+/// Ask a bucket for a first page: it is there, and lets us in. `false`: reading may be allowed, listing is not.
+pub(in crate::ops) async fn reach(provider: &S3Provider) -> Result<bool, Error> {
+    let store = s3::open(options(provider), Arc::new(Counters::default())).await?;
+    match store.list_page(&provider.prefix, None).await {
+        Ok(_) => Ok(true),
+        Err(Error::Denied { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn options(s3: &S3Provider) -> S3Options {
     let secret = |secret: &Option<crate::synapse::Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
     let access_key = s3

@@ -55,7 +55,7 @@ fn check_newest(newest: &Loaded, now: Timestamp, report: &mut Report) {
         0 => report.ok("newest snapshot", message),
         problems => report.warn(
             "newest snapshot",
-            format!("{message}, with {problems} problems"),
+            format!("{message}, with {problems} problem{}", if problems == 1 { "" } else { "s" }),
             "`synapse-backup show latest --problems` names them; docs/settings.md has `media.accepted_losses`",
         ),
     }

@@ -1,12 +1,13 @@
 //! Where this homeserver's media are, and whether a backup can reach all of it.
 //!
-//! The store and its storage providers are looked at here without walking them (`walk` does that). A Synapse whose own media
+//! The store and its storage providers are looked at here without walking them (`walk` does that); a bucket is asked for one page. A Synapse whose own media
 //! repository is switched off is explained: somebody else serves the media, and that may be a program with a database of its own.
 
 use super::{Report, Verdict};
+use crate::ops::backup::offsite;
 use crate::synapse::{Homeserver, ProviderKind};
 
-pub(super) fn check_media(homeserver: &Homeserver, report: &mut Report) {
+pub(super) async fn check_media(homeserver: &Homeserver, report: &mut Report) {
     let media = &homeserver.media;
     match std::fs::read_dir(&media.path) {
         Ok(_) => report.ok("media store", media.path.display().to_string()),
@@ -22,15 +23,35 @@ pub(super) fn check_media(homeserver: &Homeserver, report: &mut Report) {
     }
     for provider in &media.providers {
         match &provider.kind {
-            ProviderKind::FileSystem { directory } => report.ok("media provider", directory.display().to_string()),
-            ProviderKind::S3(s3) => report.ok(
-                "media provider",
-                format!("bucket {}: media that are in no folder here are read from there", s3.bucket),
-            ),
-            ProviderKind::Other { module } => report.add("media provider", Verdict::Warning, module, Some(UNKNOWN.into())),
+            ProviderKind::FileSystem { directory } => match std::fs::read_dir(directory) {
+                Ok(_) => report.ok(PROVIDER, directory.display().to_string()),
+                Err(error) => report.warn(PROVIDER, format!("{}: {error}", directory.display()), NOT_MOUNTED),
+            },
+            ProviderKind::S3(s3) => match Box::pin(offsite::reach(s3)).await {
+                Ok(true) => report.ok(
+                    PROVIDER,
+                    format!("bucket {}: media that are in no folder here are read from there", s3.bucket),
+                ),
+                Ok(false) => report.ok(
+                    PROVIDER,
+                    format!(
+                        "bucket {}: it answers, and its objects cannot be listed; whether they can be read is not known",
+                        s3.bucket
+                    ),
+                ),
+                Err(error) => {
+                    let error = anyhow::Error::from(error).context(format!("the media bucket {}", s3.bucket));
+                    report.error(PROVIDER, &error);
+                }
+            },
+            ProviderKind::Other { module } => report.add(PROVIDER, Verdict::Warning, module, Some(UNKNOWN.into())),
         }
     }
 }
+
+const PROVIDER: &str = "media provider";
+
+const NOT_MOUNTED: &str = "mount it, or set `synapse.path_map`: media that are only there would be recorded as missing";
 
 const UNKNOWN: &str = "this version does not know the module: media that are only there are recorded as missing";
 

@@ -89,7 +89,7 @@ pub async fn doctor(
         check_configuration(&homeserver, &mut report);
         if let Ok(homeserver) = &homeserver {
             databases::check(homeserver, options, &mut report).await;
-            media::check_media(homeserver, &mut report);
+            media::check_media(homeserver, &mut report).await;
         }
         let server_name = homeserver.as_ref().ok().map(|homeserver| homeserver.server_name.as_str());
         check_store(repository, server_name, options, &mut report).await;
