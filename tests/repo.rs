@@ -10,6 +10,8 @@ mod hook;
 mod rig;
 #[path = "support/sealing.rs"]
 mod sealing;
+#[path = "repo/small.rs"]
+mod small;
 
 #[path = "repo/attacker.rs"]
 mod attacker;
@@ -21,6 +23,8 @@ mod faults;
 mod later;
 #[path = "repo/many.rs"]
 mod many;
+#[path = "repo/nights.rs"]
+mod nights;
 #[path = "repo/protocol.rs"]
 mod protocol;
 #[path = "repo/retain.rs"]

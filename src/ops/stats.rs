@@ -85,6 +85,7 @@ pub async fn stats(repository: &Repository, options: &Options, run: &Run<'_>) ->
         spool_folder: options.spool_folder.clone(),
         can_open_data: false,
         forgotten: std::collections::BTreeSet::new(),
+        known: std::sync::Arc::default(),
     };
     run.progress.stage("survey", None, None);
     let survey = run.until_cancelled(Box::pin(sweep::survey(repository, &survey_options))).await?;

@@ -182,8 +182,14 @@ pub(crate) fn document(repository: &Repository, stored: &Stored, time: Timestamp
 
 /// What `cat` gives of a snapshot's stream.
 pub(crate) async fn read(repository: &Repository, snapshot: &str) -> anyhow::Result<Vec<u8>> {
+    read_stream(repository, snapshot, "main").await
+}
+
+/// The same of a stream by its name.
+pub(crate) async fn read_stream(repository: &Repository, snapshot: &str, stream: &str) -> anyhow::Result<Vec<u8>> {
     let mut out = Vec::new();
-    synapse_backup::ops::inspect::cat(repository, snapshot, "database/synapse/main", LIMITS, &run(), &mut out).await?;
+    let item = format!("database/synapse/{stream}");
+    synapse_backup::ops::inspect::cat(repository, snapshot, &item, LIMITS, &run(), &mut out).await?;
     Ok(out)
 }
 

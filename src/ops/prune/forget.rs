@@ -38,7 +38,12 @@ pub struct Judged {
 pub(super) struct Verdicts {
     pub(super) judged: Vec<Judged>,
     pub(super) keys: BTreeSet<String>,
+    /// Documents that the survey need not read again.
+    pub(super) known: BTreeMap<String, Loaded>,
 }
+
+/// Documents that are kept for the survey: those of any usual retention. A document is some tens of kilobytes.
+const KNOWN_MAX: usize = 64;
 
 /// Decide. Fails where a sign says that the policy would do harm, or what there is cannot be read.
 pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool) -> anyhow::Result<Verdicts> {
@@ -55,6 +60,8 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
         return Err(anyhow::Error::from(error).context(format!("which tags `{key}` puts on a snapshot is not known")));
     }
     let objects: Vec<(ObjectId, String)> = loaded.iter().map(|one| (one.snapshot.id, one.key.key.clone())).collect();
+    let newest = loaded.iter().rev().take(KNOWN_MAX);
+    let known = newest.map(|one| (one.key.key.clone(), one.clone())).collect();
     // Forged ones must not take the places of the good ones.
     let (believed, doubted): (Vec<Loaded>, Vec<Loaded>) = snapshots::unique(loaded)
         .into_iter()
@@ -85,6 +92,7 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
             .filter(|(id, _)| goes.contains(id))
             .map(|(_, key)| key)
             .collect(),
+        known,
     })
 }
 

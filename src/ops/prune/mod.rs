@@ -3,8 +3,9 @@
 //! Backups and restores may run beside it, and so may other prunes. A dry run ends after the plan, which is the one that would be
 //! applied. Space comes back in two steps: what is dead is marked now, and deleted by a prune after the grace period.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use super::{Error, Limits, Run};
 use crate::format::keys;
 use crate::format::snapshot::{Problem, ProblemKind};
 use crate::repo::Repository;
+use crate::repo::snapshots::Loaded;
 use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions};
 
 mod forget;
@@ -97,7 +99,7 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     if !options.dry_run {
         forget::forget(repository, &verdicts, run).await?;
     }
-    let (survey, plan) = look(repository, options, verdicts.keys, run).await?;
+    let (survey, plan) = look(repository, options, verdicts.keys, verdicts.known, run).await?;
     let mut report = Report {
         dry_run: options.dry_run,
         snapshots: verdicts.judged,
@@ -125,7 +127,13 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
 }
 
 /// P1 to P7.
-async fn look(repository: &Repository, options: &Options, forgotten: BTreeSet<String>, run: &Run<'_>) -> anyhow::Result<(Survey, Plan)> {
+async fn look(
+    repository: &Repository,
+    options: &Options,
+    forgotten: BTreeSet<String>,
+    known: BTreeMap<String, Loaded>,
+    run: &Run<'_>,
+) -> anyhow::Result<(Survey, Plan)> {
     run.progress.stage("look", None, None);
     let survey_options = SurveyOptions {
         memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
@@ -133,6 +141,7 @@ async fn look(repository: &Repository, options: &Options, forgotten: BTreeSet<St
         spool_folder: options.spool_folder.clone(),
         can_open_data: !repository.info().sealed || !repository.keyring().identities.is_empty(),
         forgotten,
+        known: Arc::new(known),
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
     let survey = survey.context("look at what is there")?;

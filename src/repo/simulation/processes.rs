@@ -141,6 +141,7 @@ async fn prune(repository: &Repository, how: Prune) -> Result<Ended> {
         connections: 2,
         spool_folder: PathBuf::new(),
         can_open_data: true,
+        known: std::sync::Arc::default(),
         forgotten: std::collections::BTreeSet::new(),
     };
     let survey = sweep::survey(repository, &options).await?;

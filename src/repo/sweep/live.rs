@@ -11,7 +11,7 @@ use super::survey::spooled;
 use super::{SeenSnapshot, SurveyOptions};
 use crate::format::{BlobId, ObjectId};
 use crate::repo::reader::Reader;
-use crate::repo::snapshots::{self, SnapshotKey};
+use crate::repo::snapshots::{self, Loaded, SnapshotKey};
 use crate::repo::walk::{Sink, Walk};
 use crate::repo::{Error, Repository, Result, aside};
 
@@ -67,25 +67,16 @@ pub(super) async fn read_snapshots(repository: &Repository, options: &SurveyOpti
         },
     };
     for key in listed {
-        let loaded = match snapshots::load(repository, &key).await {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => continue,
-            Err(error @ Error::Damaged { .. }) => {
-                live.damaged.push((key.key, format!("{:#}", Chain(&error))));
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if loaded.late {
-            live.late.push(key.clone());
-        } else {
-            live.walk.begin(&loaded.snapshot, &mut live.sink)?;
+        if let Some(loaded) = options.known.get(&key.key) {
+            live.note(key, loaded)?;
+            continue;
         }
-        live.snapshots.push(SeenSnapshot {
-            key: key.key,
-            id: key.id,
-            late: loaded.late,
-        });
+        match snapshots::load(repository, &key).await {
+            Ok(Some(loaded)) => live.note(key, &loaded)?,
+            Ok(None) => {}
+            Err(error @ Error::Damaged { .. }) => live.damaged.push((key.key, format!("{:#}", Chain(&error)))),
+            Err(error) => return Err(error),
+        }
     }
     Ok(live)
 }
@@ -114,6 +105,20 @@ pub(super) struct Followed {
 }
 
 impl Live {
+    fn note(&mut self, key: SnapshotKey, loaded: &Loaded) -> Result<()> {
+        if loaded.late {
+            self.late.push(key.clone());
+        } else {
+            self.walk.begin(&loaded.snapshot, &mut self.sink)?;
+        }
+        self.snapshots.push(SeenSnapshot {
+            key: key.key,
+            id: key.id,
+            late: loaded.late,
+        });
+        Ok(())
+    }
+
     /// Follow every list.
     pub(super) async fn follow(mut self, repository: &Repository, reader: &Reader) -> Result<Followed> {
         self.walk.finish(reader, &mut self.sink).await?;

@@ -8,7 +8,7 @@
 //! each for the index, for what lives and for what is to be moved), spooled into unlinked files and merged. What the
 //! reader of lists needs has another half at most.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::format::{ObjectId, PackId, PackKind};
+use crate::repo::snapshots::Loaded;
 use crate::store::uploads::OpenUpload;
 
 mod apply;
@@ -54,6 +55,9 @@ pub struct SurveyOptions {
     pub can_open_data: bool,
     /// Keys of snapshots that are looked upon as gone: what a dry run would forget.
     pub forgotten: BTreeSet<String>,
+    /// Snapshots that were read a moment ago, by key: objects never change, so that those that are still listed in P3 need
+    /// not be read again.
+    pub known: Arc<BTreeMap<String, Loaded>>,
 }
 
 /// A snapshot that was there.

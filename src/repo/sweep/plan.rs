@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Missing, SeenPack, Survey};
-use crate::format::{PackId, PackKind};
+use crate::format::{FRAME_FILL_BYTES, PackId, PackKind};
 use crate::repo::writer::PACK_BYTES;
 use crate::store::uploads::OpenUpload;
 
@@ -20,6 +20,11 @@ use crate::repo::simulation::bugs::{Bug, planted};
 const SMALL_BYTES: u64 = PACK_BYTES / 4;
 /// Small packs of a kind and size are merged when there are so many.
 const SMALL_MAX: usize = 8;
+/// Then so many of them at least, and more as long as little waits for the grace period.
+const MERGED_MIN: usize = 4;
+/// Below this they are all of one size: moving them costs a request or two, and together they fill a frame, in which what is
+/// alike is compressed together.
+const TINY_BYTES: u64 = FRAME_FILL_BYTES as u64;
 /// A pack is mostly dead when moving what lives frees at least as much as it moves.
 const DEAD_SHARE: u64 = 2;
 /// As long as dead bytes are more than one in so many of the live ones, packs that are less dead are moved as well.
@@ -357,8 +362,7 @@ fn can_open(survey: &Survey, pack: &SeenPack) -> bool {
 
 /// Packs that are mostly dead, and those that are partly dead while too much of the whole is.
 fn mostly_dead(survey: &Survey, partly: &mut Vec<&SeenPack>, plan: &mut Plan, budget: &mut u64) {
-    let usable = survey.packs.iter().filter(|pack| pack.usable());
-    let live: u64 = usable.map(|pack| pack.stored_bytes(pack.kept)).sum();
+    let live = kept_bytes(survey);
     let mut dead: u64 = partly.iter().map(|pack| pack.dead_bytes()).sum();
     // The most dead first: they free the most for what they cost.
     let share = |pack: &SeenPack| u128::from(pack.dead_bytes()) * 1_000_000 / u128::from(pack.present_bytes.unwrap_or(1).max(1));
@@ -385,18 +389,34 @@ fn mostly_dead(survey: &Survey, partly: &mut Vec<&SeenPack>, plan: &mut Plan, bu
 }
 
 /// Small packs of one kind and about one size, when they have become many. Each merge makes larger ones, so a blob is moved
-/// a few times in its life.
+/// a few times in its life. The smallest go first, and what waits for the grace period on their account stays within the
+/// slack.
 fn small(survey: &Survey, partly: &[&SeenPack], plan: &mut Plan, budget: &mut u64) {
     let mut alike: BTreeMap<(Option<PackKind>, u32), Vec<&SeenPack>> = BTreeMap::new();
     for pack in partly.iter().filter(|pack| pack.is_small() && can_open(survey, pack)) {
-        let size = pack.present_bytes.unwrap_or(0).max(1).ilog2() / 2;
+        // Media do not compress together.
+        let tiny = if pack.kind == Some(PackKind::Media) { 1 } else { TINY_BYTES - 1 };
+        let size = pack.present_bytes.unwrap_or(0).max(tiny).ilog2() / 2;
         alike.entry((pack.kind, size)).or_default().push(pack);
     }
-    for packs in alike.into_values().filter(|packs| packs.len() >= SMALL_MAX) {
-        for pack in packs {
+    let mut slack = kept_bytes(survey) / SLACK_SHARE;
+    for mut packs in alike.into_values().filter(|packs| packs.len() >= SMALL_MAX) {
+        packs.sort_by_key(|pack| (pack.present_bytes, pack.id));
+        for (at, pack) in packs.into_iter().enumerate() {
+            let bytes = pack.present_bytes.unwrap_or(0);
+            if at >= MERGED_MIN && bytes > slack {
+                break;
+            }
+            slack = slack.saturating_sub(bytes);
             repack(survey, pack, Why::Small, plan, budget);
         }
     }
+}
+
+/// Stored bytes of what lives in usable packs.
+fn kept_bytes(survey: &Survey) -> u64 {
+    let usable = survey.packs.iter().filter(|pack| pack.usable());
+    usable.map(|pack| pack.stored_bytes(pack.kept)).sum()
 }
 
 fn sum(plan: &mut Plan) {

@@ -1,7 +1,8 @@
 //! P8, moving: live blobs of packs that are given up, into new packs. Every byte is hashed before it is believed.
 //!
-//! Frames that are live as a whole are copied as they are; of the others the live blobs are put into new frames, so that
-//! nothing dead is moved. Packs are taken in order of their age, so that what was written together lies together.
+//! Large frames that are live as a whole are copied as they are; of the others the live blobs are put into new frames, so that
+//! nothing dead is moved, and what small frames of many nights hold is compressed together: nights that changed a little of the
+//! same rows are much alike. Packs are taken in order of their age, so that what was written together lies together.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::repo::writer::{Budget, EncodedFrame, Writer};
 use crate::repo::{Error, Repository, Result, aside};
 use crate::store;
 
+/// Frames with at least so many raw bytes gain little from being filled up.
+const FRAME_LARGE_BYTES: usize = FRAME_FILL_BYTES / 2;
 /// Reads of one pack that are on their way at once.
 const READS_AT_ONCE: usize = 2;
 
@@ -114,29 +117,20 @@ async fn move_pack(writer: &Writer, id: PackId, blobs: &[BlobEntry], anew: &mut 
     let live = Arc::new(live);
     let mut found = 0;
     let mut reads = stream::iter(reads_of(id, entries))
-        .map(|read| fetch(repository, read, Arc::clone(&live)))
+        .map(|read| fetch(repository, read))
         .buffered(READS_AT_ONCE);
     while let Some(read) = reads.next().await {
-        for frame in read? {
-            let Ok(frame) = frame else {
+        let Some((read, bytes)) = read? else {
+            moved.damaged.push(id);
+            return Ok(());
+        };
+        for some in few_at_once(&read.blobs) {
+            let Some(opened) = open(&read, &bytes, some, anew.kind, &live).await? else {
                 moved.damaged.push(id);
                 return Ok(());
             };
-            match frame {
-                Frame::Whole(bytes, blobs, live_blobs) => {
-                    found += live_blobs;
-                    moved.bytes += bytes.len() as u64;
-                    let permit = writer.work(bytes.len()).await?;
-                    writer.append(anew.kind, vec![EncodedFrame::copied(bytes, blobs)]).await?;
-                    drop(permit);
-                }
-                Frame::Parts(blobs, frame_bytes) => {
-                    found += blobs.len();
-                    moved.bytes += frame_bytes;
-                    for (blob_id, bytes) in blobs {
-                        anew.push(writer, blob_id, bytes).await?;
-                    }
-                }
+            for frame in opened {
+                found += move_frame(writer, frame, anew, moved).await?;
             }
         }
     }
@@ -157,27 +151,76 @@ enum Frame {
     Parts(Vec<(BlobId, Bytes)>, u64),
 }
 
-/// A live blob is not what it should be.
-struct Damaged;
+/// Gives how many live blobs it held.
+async fn move_frame(writer: &Writer, frame: Frame, anew: &mut Anew, moved: &mut Moved) -> Result<usize> {
+    match frame {
+        Frame::Whole(bytes, blobs, live_blobs) => {
+            moved.bytes += bytes.len() as u64;
+            let permit = writer.work(bytes.len()).await?;
+            writer.append(anew.kind, vec![EncodedFrame::copied(bytes, blobs)]).await?;
+            drop(permit);
+            Ok(live_blobs)
+        }
+        Frame::Parts(blobs, frame_bytes) => {
+            let count = blobs.len();
+            moved.bytes += frame_bytes;
+            for (blob_id, bytes) in blobs {
+                anew.push(writer, blob_id, bytes).await?;
+            }
+            Ok(count)
+        }
+    }
+}
 
-async fn fetch(repository: &Repository, read: Read, live: Arc<HashSet<BlobId>>) -> Result<Vec<Result<Frame, Damaged>>> {
-    let bytes = match read_range(repository, read.pack, read.offset, read.length).await {
-        Ok(bytes) => bytes,
-        Err(Error::Store(store::Error::NotFound { .. })) => return Ok(vec![Err(Damaged)]),
-        Err(error) => return Err(error),
-    };
+/// `None`: it is gone.
+async fn fetch(repository: &Repository, read: Read) -> Result<Option<(Read, Bytes)>> {
+    match read_range(repository, read.pack, read.offset, read.length).await {
+        Ok(bytes) => Ok(Some((read, bytes))),
+        Err(Error::Store(store::Error::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whole frames, as many as have the raw bytes of one large frame: what is open at once is bounded, however well it was
+/// compressed.
+fn few_at_once(blobs: &[BlobEntry]) -> Vec<&[BlobEntry]> {
+    let mut groups = Vec::new();
+    let (mut start, mut end, mut raw) = (0, 0, 0);
+    for frame in blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset) {
+        let frame_raw: u64 = frame.iter().map(|blob| u64::from(blob.raw_length)).sum();
+        if end > start && raw + frame_raw > FRAME_FILL_BYTES as u64 {
+            groups.push(&blobs[start..end]);
+            (start, raw) = (end, 0);
+        }
+        end += frame.len();
+        raw += frame_raw;
+    }
+    groups.push(&blobs[start..end]);
+    groups
+}
+
+/// Decode some frames of a read and check what lives in them. `None`: a live blob is not what it should be.
+async fn open(read: &Read, bytes: &Bytes, blobs: &[BlobEntry], kind: PackKind, live: &Arc<HashSet<BlobId>>) -> Result<Option<Vec<Frame>>> {
+    let (bytes, blobs, live, offset) = (bytes.clone(), blobs.to_vec(), Arc::clone(live), read.offset);
     aside::work(move || {
         let mut decoder = FrameDecoder::new().map_err(|source| Error::Encode { source })?;
-        let frames = read.blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset);
+        let frames = blobs.chunk_by(|a, b| a.frame_offset == b.frame_offset);
         Ok(frames
-            .map(|frame| open(&mut decoder, &bytes, read.offset, frame, &live).ok_or(Damaged))
+            .map(|frame| open_frame(&mut decoder, kind, &bytes, offset, frame, &live))
             .collect())
     })
     .await?
 }
 
 /// Decode one frame, check what lives in it, and decide.
-fn open(decoder: &mut FrameDecoder, bytes: &Bytes, offset: u64, blobs: &[BlobEntry], live: &HashSet<BlobId>) -> Option<Frame> {
+fn open_frame(
+    decoder: &mut FrameDecoder,
+    kind: PackKind,
+    bytes: &Bytes,
+    offset: u64,
+    blobs: &[BlobEntry],
+    live: &HashSet<BlobId>,
+) -> Option<Frame> {
     let first = blobs.first()?;
     let start = usize::try_from(u64::from(first.frame_offset).checked_sub(offset)?).ok()?;
     let frame = bytes.get(start..start.checked_add(first.frame_length as usize)?)?;
@@ -191,7 +234,9 @@ fn open(decoder: &mut FrameDecoder, bytes: &Bytes, offset: u64, blobs: &[BlobEnt
         }
         parts.push((blob.id, raw.slice(start..end)));
     }
-    if parts.len() == blobs.len() {
+    // A frame of media is one blob, and stays so.
+    let stays = kind == PackKind::Media || raw.len() >= FRAME_LARGE_BYTES;
+    if parts.len() == blobs.len() && stays {
         let all = blobs.iter().map(|blob| (blob.id, blob.raw_length)).collect();
         return Some(Frame::Whole(frame.to_vec(), all, parts.len()));
     }
