@@ -1,5 +1,6 @@
 //! What a thief cannot do: real users of a real `MinIO` with the policies of `deploy/policies/`, buckets with versions and with
-//! Object Lock, a homeserver that is backed up into them, and an attacker who takes away everything he can.
+//! Object Lock, a homeserver that is backed up into them, and an attacker who takes away everything he can. And a prune, which
+//! takes away only what nobody needs.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -37,5 +38,7 @@ mod past;
 mod roles;
 #[path = "immutable/secrets.rs"]
 mod secrets;
+#[path = "immutable/swept.rs"]
+mod swept;
 #[path = "immutable/thief.rs"]
 mod thief;

@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
 use jiff::{SignedDuration, Timestamp};
 use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::{Ids, Repository, open};
+use synapse_backup::store::counters::Counters;
 use synapse_backup::store::s3::{self, S3Options};
 use synapse_backup::store::versions::{ObjectLock, Version};
 use synapse_backup::store::{Error, Store};
@@ -110,6 +111,16 @@ impl Bucket {
             ..minio::shared().options(&self.name)
         };
         self.open(options).await
+    }
+
+    /// The same, whose requests are counted.
+    pub(crate) async fn counted(&self) -> (Arc<dyn Store>, Arc<Counters>) {
+        let options = S3Options {
+            prefix: PREFIX.to_owned(),
+            ..minio::shared().options(&self.name)
+        };
+        let counters = Arc::new(Counters::default());
+        (s3::open(options, Arc::clone(&counters)).await.unwrap(), counters)
     }
 
     async fn open(&self, options: S3Options) -> Arc<dyn Store> {

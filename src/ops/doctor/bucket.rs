@@ -141,6 +141,12 @@ async fn hold_for_a_moment(repository: &Repository, bucket: &dyn Bucket, version
 
 /// Rules that take away too early, and uploads that nobody clears away.
 async fn check_lifecycle(bucket: &dyn Bucket, lock: Option<ObjectLock>, report: &mut Report) {
+    if bucket.aborts_uploads_itself() {
+        report.ok(
+            "lifecycle",
+            "this store clears away unfinished uploads by itself, and refuses a rule for it",
+        );
+    }
     let rules = match bucket.lifecycle().await {
         Ok(rules) => rules,
         Err(Error::Denied { .. }) => return report.ok("lifecycle", "it cannot be seen with these credentials"),
@@ -168,14 +174,9 @@ async fn check_lifecycle(bucket: &dyn Bucket, lock: Option<ObjectLock>, report: 
             report.warn("lifecycle", message, format!("keep old versions for {least} days or more"));
         }
     }
-    if bucket.aborts_uploads_itself() {
-        report.ok(
-            "lifecycle",
-            "this store clears away unfinished uploads by itself, and refuses a rule for it",
-        );
-    } else if let Some(days) = rules.iter().filter_map(|rule| rule.aborts_uploads_days).min() {
+    if let Some(days) = rules.iter().filter_map(|rule| rule.aborts_uploads_days).min() {
         report.ok("lifecycle", format!("unfinished uploads are cleared away after {days} days"));
-    } else {
+    } else if !bucket.aborts_uploads_itself() {
         let cure = "add a lifecycle rule with AbortIncompleteMultipartUpload (7 days): what a machine without power leaves is billed";
         report.warn("lifecycle", "no rule clears away unfinished uploads", cure);
     }
