@@ -1,6 +1,6 @@
 """Command line of the rig; scripts/demo, scripts/e2e and scripts/bench call it with the Python of Synapse's venv.
 
-    python scripts/rig demo | e2e | bench | media-million | media-4g | sealed | days | serve
+    python scripts/rig demo | e2e | bench | media-million | media-4g | sealed | days | nights | together | serve
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ def main() -> int:
     days.add_argument("--days", type=int, default=30, help="how many")
     days.add_argument("--sizes", default="32,64,128,256", help="average sizes of blobs in KiB")
     days.add_argument("--keep", action="store_true", help="keep logs and data")
+    nights = verbs.add_parser("nights", help="two hundred nights of backup, forget and prune")
+    nights.add_argument("--database-mib", type=int, default=24, help="size of the generated database")
+    nights.add_argument("--media-mib", type=int, default=48, help="size of the generated media")
+    nights.add_argument("--nights", type=int, default=200, help="how many")
+    nights.add_argument("--keep", action="store_true", help="keep logs and data")
+    together = verbs.add_parser("together", help="backups, prunes, copies and restores at once, some of them killed")
+    together.add_argument("--minutes", type=float, default=10, help="how long")
+    together.add_argument("--seed", type=int, default=1, help="of what is killed and what is restored")
+    together.add_argument("--keep", action="store_true", help="keep logs and data")
     arguments = parser.parse_args()
     try:
         return run(arguments)
@@ -84,6 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
         from days import days
 
         days(arguments.database_mib, arguments.days, [int(size) for size in arguments.sizes.split(",")], arguments.keep)
+    elif arguments.verb == "nights":
+        from nights import nights
+
+        return nights(arguments.database_mib, arguments.media_mib, arguments.nights, arguments.keep)
+    elif arguments.verb == "together":
+        from together import together
+
+        return together(arguments.minutes, arguments.seed, arguments.keep)
     else:
         serve(arguments)
     return 0

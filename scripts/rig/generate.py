@@ -84,10 +84,9 @@ class Generator:
             count = min(LARGEST_BYTES, left, max(300, int(self.random.lognormvariate(math.log(MEDIAN_BYTES), SIGMA))))
             left -= count + self._file(count, rows, thumbnails)
         self._copy("local_media_repository (media_id, media_type, media_length, created_ts, upload_name, user_id, sha256, authenticated)", rows)
-        self._copy(
-            "local_media_repository_thumbnails (media_id, thumbnail_width, thumbnail_height, thumbnail_type, thumbnail_method, thumbnail_length)",
-            thumbnails,
-        )
+        if thumbnails:
+            columns = "media_id, thumbnail_width, thumbnail_height, thumbnail_type, thumbnail_method, thumbnail_length"
+            self._copy(f"local_media_repository_thumbnails ({columns})", thumbnails)
 
     def another_day(self, share: float = 0.01, media_mib: int = 8) -> None:
         """New rows (a share of what is there), a thousandth of the events updated, some media."""
