@@ -18,7 +18,7 @@ use crate::support::minio;
 use crate::tree::files;
 
 /// A moment after everything that was answered, and before everything that comes later: a Date is the second that runs.
-async fn moment(store: &dyn Store) -> Timestamp {
+pub(crate) async fn moment(store: &dyn Store) -> Timestamp {
     let now = async || store.list_page("probe/", None).await.unwrap().date;
     let moment = now().await + SignedDuration::from_secs(1);
     while now().await <= moment {

@@ -17,6 +17,7 @@ use synapse_backup::store::{ByteRange, Store};
 
 use crate::buckets::{Bucket, PREFIX, init_with, is_denied, keys, reopen_with};
 use crate::homeserver::{Home, item_of};
+use crate::past::moment;
 use crate::rig::{backup, document, verify};
 use crate::sealing::Keys;
 use crate::support::minio;
@@ -72,11 +73,15 @@ impl Server {
 
     /// The program as the thief calls it, or with the identity.
     fn call(&self, identity: Option<&Path>, arguments: &[&str]) -> Output {
+        self.call_as("writer", identity, arguments)
+    }
+
+    fn call_as(&self, role: &str, identity: Option<&Path>, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_synapse-backup"));
         command.env_clear().arg("-c").arg(&self.settings).args(arguments);
         command.env("PATH", format!("{}:/usr/bin:/bin", self.home.cluster.bin.display()));
         command.env("HOME", self.home.at("")).env("AWS_EC2_METADATA_DISABLED", "true");
-        let user = self.bucket.user("writer");
+        let user = self.bucket.user(role);
         command
             .env("AWS_SECRET_ACCESS_KEY", format!("secret-of-{user}"))
             .env("AWS_ACCESS_KEY_ID", user);
@@ -167,8 +172,19 @@ async fn who_takes_the_server_reads_nothing_old_and_takes_nothing_away() {
         assert!(is_denied(&gone), "{}", version.key);
     }
     assert_eq!(server.bucket.versions().await, before);
-    // Who has the identity has it all.
-    assert_eq!(server.restore(Some(&server.identity), &id, &to).0, Some(0));
+    // He overwrites it all. Who has the identity, and may read versions, has it all back.
+    let before = moment(&*writer).await;
+    for key in keys(&*writer).await {
+        writer.put(&key, Bytes::from_static(b"mine")).await.unwrap();
+    }
+    assert_eq!(server.restore(Some(&server.identity), &id, &to).0, Some(1));
+    let at = ["--at", &before.to_string(), "--database", "synapse=skip"].map(str::to_owned);
+    let words: Vec<&str> = ["restore", &id, "--to", &to_text]
+        .into_iter()
+        .chain(at.iter().map(String::as_str))
+        .collect();
+    let restored = server.call_as("reader", Some(&server.identity), &words);
+    assert_eq!(restored.status.code(), Some(0), "{}", String::from_utf8_lossy(&restored.stderr));
     let came_back = to.join(server.home.media("BobOldLetter000000000001").strip_prefix("/").unwrap());
     assert_eq!(fs::read(came_back).unwrap(), SECRET.repeat(100));
 }
