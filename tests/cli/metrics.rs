@@ -83,6 +83,7 @@ async fn every_end_of_a_run_is_told() {
         (&["prune"][..], &[][..], 0),
         (&["backup"][..], &[][..], 2),
         (&["drill"][..], &[][..], 1),
+        (&["copy", "--to", &nowhere][..], &[][..], 10),
         (&["verify"][..], &[("SYNAPSE_BACKUP_REPOSITORY", nowhere.as_str())][..], 10),
     ] {
         let (output, asked) = told(&place, words, variables, &monitor);

@@ -17,6 +17,7 @@ fn content_without_an_identity_is_refused_with_a_hint() {
             .env("SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS", RECIPIENT)
             .env("SYNAPSE_BACKUP_ENCRYPTION_WRITER_KEY_FILE", path("writer.key"))
             .env("TMPDIR", path("scratch"))
+            .env("SYNAPSE_BACKUP_METRICS_TEXTFILE", path("x.prom"))
             .args(words);
         command.output().unwrap()
     };
@@ -36,6 +37,11 @@ fn content_without_an_identity_is_refused_with_a_hint() {
         assert!(stderr.contains("hint: ") && stderr.contains("--identity"), "{words:?}: {stderr}");
     }
     assert!(!folder.path().join("scratch").exists(), "nothing was begun");
+    let told = std::fs::read_to_string(folder.path().join("x.prom")).unwrap();
+    for command in ["drill", "verify"] {
+        let line = |line: &str| line.starts_with(&format!("synapse_backup_exit_code{{command=\"{command}\",")) && line.ends_with(" 12");
+        assert!(told.lines().any(line), "{told}");
+    }
     // Whether everything is there needs no content: the writer key is enough.
     let output = run(&["verify"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
