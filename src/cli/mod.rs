@@ -123,7 +123,7 @@ async fn called(
     ended
 }
 
-/// Tell that a run begins, where somebody wants to know. The run does not wait for it.
+/// Tell that a run begins, where somebody wants to know. The run goes on meanwhile.
 async fn begun(reporter: Option<&Reporter>) {
     if let Some(reporter) = reporter {
         reporter.start().await;
