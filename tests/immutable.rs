@@ -34,6 +34,8 @@ mod held;
 mod mirrored;
 #[path = "immutable/past.rs"]
 mod past;
+#[path = "immutable/prune.rs"]
+mod prune;
 #[path = "immutable/roles.rs"]
 mod roles;
 #[path = "immutable/secrets.rs"]

@@ -149,6 +149,7 @@ async fn forged_snapshots_drive_no_true_one_out() {
         yes_really: true,
         repack_bytes_max: None,
         storage_min: None,
+        versions: None,
         spool_folder: std::env::temp_dir(),
         limits: LIMITS,
     };

@@ -518,6 +518,7 @@ async fn a_dry_run_prints_the_plan_that_is_applied() {
         yes_really: false,
         repack_bytes_max: None,
         storage_min: None,
+        versions: None,
         spool_folder: "/var/tmp".into(),
         limits: crate::rig::LIMITS,
     };

@@ -5,7 +5,7 @@
 use clap::Args as ClapArgs;
 
 use super::Keep;
-use crate::cli::settings::ByteSize;
+use crate::cli::settings::{ByteSize, Days};
 
 pub(in crate::cli) const HELP: &str = "\
 Snapshots that no rule of `keep` wants are forgotten; without any rule, none is.
@@ -17,7 +17,8 @@ Examples:
   synapse-backup prune --dry-run
   synapse-backup prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12
   synapse-backup prune
-  synapse-backup prune --repack-limit 2GiB";
+  synapse-backup prune --repack-limit 2GiB
+  synapse-backup prune --versions 30";
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct Prune {
@@ -29,6 +30,9 @@ pub(in crate::cli) struct Prune {
     /// Move at most so many bytes out of packs that are partly dead, as in 2GiB; the rest waits for the next time.
     #[arg(long, value_name = "BYTES")]
     pub(in crate::cli) repack_limit: Option<ByteSize>,
+    /// Delete for good what a bucket with versions has kept for so many days after it was deleted; what is locked stays.
+    #[arg(long, value_name = "DAYS")]
+    pub(in crate::cli) versions: Option<Days>,
     /// Print what would be done; delete and write nothing.
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::items::stop_if_cancelled;
@@ -16,6 +17,7 @@ use super::{Error, Limits, Run};
 use crate::format::keys;
 use crate::format::snapshot::{Problem, ProblemKind};
 use crate::repo::Repository;
+use crate::repo::old_versions::{self, Cleared, Do};
 use crate::repo::snapshots::Loaded;
 use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions};
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub repack_bytes_max: Option<u64>,
     /// The store charges each object for so long.
     pub storage_min: Option<StorageMin>,
+    /// Delete for good what a bucket with versions has kept for so long after it was deleted.
+    pub versions: Option<SignedDuration>,
     /// Where rows are spooled that do not fit into memory.
     pub spool_folder: PathBuf,
     /// Bounds.
@@ -64,6 +68,9 @@ pub struct Report {
     /// What became of the index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compacted: Option<Compacted>,
+    /// What became of old versions, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Cleared>,
     /// What the store charges for although it is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price: Option<PriceHint>,
@@ -108,9 +115,11 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
         plan,
         applied: None,
         compacted: None,
+        versions: None,
         problems: Vec::new(),
     };
     if options.dry_run {
+        report.versions = versions(repository, options, run).await?;
         return Ok(report);
     }
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
@@ -123,6 +132,7 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     report.problems = damaged.collect();
     report.applied = Some(applied);
     report.compacted = Some(compact(repository, options, run).await?);
+    report.versions = versions(repository, options, run).await?;
     Ok(report)
 }
 
@@ -187,6 +197,23 @@ async fn compact(repository: &Repository, options: &Options, run: &Run<'_>) -> a
     let compacted = run.until_cancelled(sweep::compact(repository, &compact_options)).await;
     run.progress.done("index");
     compacted.context("compact the index")
+}
+
+/// Old versions come last: what was deleted just now is young, and stays for the next time.
+async fn versions(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Option<Cleared>> {
+    let Some(age) = options.versions else { return Ok(None) };
+    run.progress.stage("versions", None, None);
+    let what = if options.dry_run { Do::Plan } else { Do::Apply };
+    let cleared = run
+        .until_cancelled(old_versions::clear(repository, age, what, options.limits.connections))
+        .await
+        .context("clear old versions")?;
+    run.progress.done("versions");
+    let no_versions = || {
+        let hint = "a deleted object is gone there already: leave --versions out";
+        Error::usage(format!("{} keeps no old versions", repository.url()), hint)
+    };
+    Ok(Some(cleared.ok_or_else(no_versions)?))
 }
 
 fn totals(survey: &Survey) -> Totals {

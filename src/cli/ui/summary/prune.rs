@@ -57,6 +57,30 @@ fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {
         let into = format!("{} into {}", counted(compacted.merged, "segment"), compacted.written);
         label(out, "index", &into);
     }
+    if let Some(versions) = &report.versions {
+        let line = format!(
+            "{} back from {}; {} too young, {} held by the store",
+            bytes(versions.bytes),
+            counted(versions.versions, "old version"),
+            count(versions.young),
+            count(versions.held)
+        );
+        label(out, "versions", &line);
+    }
+    if let Some(versions) = report.versions.as_ref().filter(|versions| versions.overwritten > 0) {
+        let names: Vec<_> = versions
+            .overwritten_keys
+            .iter()
+            .take(FOREIGN_SHOWN)
+            .map(|key| escaped(key))
+            .collect();
+        let line = format!(
+            "{}, which this program never does; their older versions stay: {}",
+            counted(versions.overwritten, "overwritten key"),
+            names.join(", ")
+        );
+        label(out, "", &line);
+    }
     if let Some(price) = report.price.as_ref().filter(|price| price.early_bytes > 0) {
         let line = format!(
             "{} go before the {} days that {} charges for",
