@@ -15,6 +15,7 @@ use super::exit::Outcome;
 use super::options::Given;
 use super::settings::Settings;
 use super::system;
+use super::terminal;
 use super::ui::{Screen, item_line, old_signing_keys};
 use crate::ops::{self, Run};
 use crate::repo::Repository;
@@ -97,6 +98,7 @@ async fn init(words: &args::Init, session: &Session<'_>) -> anyhow::Result<Outco
         (true, true) => {
             return Err(ops::Error::usage("--unencrypted, and `encryption.recipients` are set", "leave one of them out").into());
         }
+        (false, false) if !session.screen.for_program() && said_yes()? => {}
         (false, false) => {
             return Err(ops::Error::usage(
                 "it is not said whether the repository is sealed",
@@ -110,6 +112,14 @@ async fn init(words: &args::Init, session: &Session<'_>) -> anyhow::Result<Outco
     Ok(Outcome::Created {
         url: repository.url().to_owned(),
     })
+}
+
+/// Asks whoever sits there whether all shall lie open; nobody there is no yes.
+fn said_yes() -> Result<bool, ops::Error> {
+    let question = "`encryption.recipients` is not set. Whoever reads the bucket could then read passwords, signing keys and\r\n\
+                    private messages. Make a repository that is not sealed? (yes/no) ";
+    let answer = terminal::ask(question)?;
+    Ok(answer.is_some_and(|answer| answer.trim().eq_ignore_ascii_case("yes")))
 }
 
 async fn backup(words: &args::Backup, session: &Session<'_>) -> anyhow::Result<Outcome> {

@@ -6,12 +6,14 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use age::secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
+use super::terminal;
 use crate::format::seal::Identity;
 use crate::format::writer_key::WriterKey;
 use crate::ops::Error;
@@ -28,11 +30,16 @@ pub(super) const IDENTITY_VARIABLE: &str = "SYNAPSE_BACKUP_IDENTITY";
 /// The file with the passphrase of identity files that have one.
 pub(super) const PASSPHRASE_VARIABLE: &str = "SYNAPSE_BACKUP_IDENTITY_PASSPHRASE_FILE";
 
+/// How often a person may try a passphrase.
+const TRIES: usize = 3;
+
 /// The files that flags and environment name, for whoever opens a repository later.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct IdentityFiles {
     files: Vec<PathBuf>,
     passphrase: Option<PathBuf>,
+    /// Read once, so that a passphrase is asked for once.
+    found: OnceLock<Vec<Identity>>,
 }
 
 impl IdentityFiles {
@@ -46,7 +53,19 @@ impl IdentityFiles {
         Self {
             files: flags.iter().cloned().chain(named).collect(),
             passphrase: environment.path(PASSPHRASE_VARIABLE),
+            found: OnceLock::new(),
         }
+    }
+
+    fn read(&self) -> Result<Vec<Identity>, Error> {
+        if let Some(found) = self.found.get() {
+            return Ok(found.clone());
+        }
+        let mut found = Vec::new();
+        for file in &self.files {
+            found.extend(read_identities(file, self.passphrase.as_deref())?);
+        }
+        Ok(self.found.get_or_init(|| found).clone())
     }
 }
 
@@ -55,17 +74,13 @@ pub(super) fn keyring(settings: &Settings) -> Result<Keyring, Error> {
     let encryption = &settings.encryption;
     let recipients = encryption.recipients.iter().flatten().map(|word| word.0.clone()).collect();
     let pinned = encryption.signers.iter().flatten().map(|word| word.0);
-    let mut identities = Vec::new();
-    for file in &settings.keys.identities.files {
-        identities.extend(read_identities(file, settings.keys.identities.passphrase.as_deref())?);
-    }
     Ok(Keyring {
         recipients,
         writer: read_writer_key(
             &writer_key_file(settings),
             encryption.writer_key_file.is_some() && !settings.keys.make_writer_key,
         )?,
-        identities,
+        identities: settings.keys.identities.read()?,
         signers: settings.keys.signers.iter().copied().chain(pinned).collect(),
         unsigned: settings.keys.accept_unsigned,
     })
@@ -140,13 +155,7 @@ fn read_identities(file: &Path, passphrase: Option<&Path>) -> Result<Vec<Identit
     let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
     let bytes = read(file).map_err(|error| refused(error.to_string(), "name the file that `age-keygen` wrote"))?;
     let bytes = if is_sealed(&bytes) {
-        let passphrase = passphrase.ok_or_else(|| {
-            refused(
-                "a passphrase protects it".into(),
-                "write the passphrase into a file that only you can read, and name it in SYNAPSE_BACKUP_IDENTITY_PASSPHRASE_FILE",
-            )
-        })?;
-        unlock(&bytes, passphrase).map_err(|message| refused(message, "is it the passphrase of this very file?"))?
+        unlock(file, &bytes, passphrase)?
     } else {
         bytes
     };
@@ -168,15 +177,33 @@ fn is_sealed(bytes: &[u8]) -> bool {
     bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----")
 }
 
-fn unlock(bytes: &[u8], passphrase: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let line = read(passphrase).map_err(|error| format!("{}: {error}", passphrase.display()))?;
-    let words = std::str::from_utf8(&line)
-        .unwrap_or_default()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let mut identity = age::scrypt::Identity::new(SecretString::from(words));
+/// With the passphrase of the file that was named, or else with what a person types.
+fn unlock(file: &Path, bytes: &[u8], passphrase: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
+    let hint = "is it the passphrase of this very file?";
+    if let Some(passphrase) = passphrase {
+        let line = read(passphrase).map_err(|error| refused(format!("{}: {error}", passphrase.display()), hint))?;
+        let text = std::str::from_utf8(&line).unwrap_or_default();
+        return unlock_with(bytes, text.lines().next().unwrap_or_default()).map_err(|message| refused(message, hint));
+    }
+    let mut wrong = None;
+    for _ in 0..TRIES {
+        let Some(words) = terminal::ask_secret(&format!("passphrase of {}: ", file.display()))? else {
+            return Err(refused(
+                "a passphrase protects it, and there is no terminal to ask for it".into(),
+                "write the passphrase into a file that only you can read, and name it in SYNAPSE_BACKUP_IDENTITY_PASSPHRASE_FILE",
+            ));
+        };
+        match unlock_with(bytes, &words) {
+            Ok(plain) => return Ok(plain),
+            Err(message) => wrong = Some(message),
+        }
+    }
+    Err(refused(wrong.unwrap_or_default(), hint))
+}
+
+fn unlock_with(bytes: &[u8], words: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut identity = age::scrypt::Identity::new(SecretString::from(words.to_owned()));
     identity.set_max_work_factor(WORK_FACTOR_MAX);
     let armored = age::armor::ArmoredReader::new(bytes);
     let decryptor = age::Decryptor::new_buffered(armored).map_err(|error| error.to_string())?;

@@ -33,6 +33,7 @@ mod metrics;
 mod options;
 mod settings;
 mod system;
+mod terminal;
 mod ui;
 
 /// What a verb gets to abort its uploads and end its children after the first signal. With the runtime's own end this
