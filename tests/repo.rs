@@ -19,6 +19,8 @@ mod attacker;
 mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
+#[path = "repo/keys_cli.rs"]
+mod keys_cli;
 #[path = "repo/later.rs"]
 mod later;
 #[path = "repo/many.rs"]
@@ -27,6 +29,8 @@ mod many;
 mod nights;
 #[path = "repo/protocol.rs"]
 mod protocol;
+#[path = "repo/rekey.rs"]
+mod rekey;
 #[path = "repo/retain.rs"]
 mod retain;
 #[path = "repo/round_trip.rs"]

@@ -20,6 +20,7 @@ mod keep;
 mod keys;
 mod past;
 mod prune;
+mod recipients;
 mod tag;
 mod uploaded;
 mod verify;
@@ -33,6 +34,7 @@ pub(super) use keep::Keep;
 pub(super) use keys::{Init, Keys};
 pub(super) use past::Past;
 pub(super) use prune::Prune;
+pub(super) use recipients::{KeysAction, KeysVerb, Rekey};
 pub(super) use tag::{Change, Tag};
 pub(super) use uploaded::Uploaded;
 pub(super) use verify::Verify;
@@ -187,6 +189,12 @@ pub(super) enum Command {
     /// Make late snapshots count, as after a mirroring.
     #[command(after_long_help = adopt::HELP)]
     Adopt(Adopt),
+    /// List the keys, or change to whom backups are sealed.
+    #[command(after_long_help = recipients::KEYS_HELP)]
+    Keys(KeysVerb),
+    /// Seal anew what is there, to the recipients of the settings.
+    #[command(after_long_help = recipients::REKEY_HELP)]
+    Rekey(Rekey),
     /// Check that everything a backup needs is in place.
     #[command(after_long_help = DOCTOR_HELP)]
     Doctor(Doctor),
@@ -220,6 +228,8 @@ impl Command {
             Self::Tag(_) => "tag",
             Self::Stats => "stats",
             Self::Adopt(_) => "adopt",
+            Self::Keys(_) => "keys",
+            Self::Rekey(_) => "rekey",
             Self::Doctor(_) => "doctor",
             Self::Extend => "extend",
             Self::Completions(_) => "completions",
@@ -379,7 +389,7 @@ pub(super) fn grammar() -> clap::Command {
     Args::command()
 }
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 21] = [
     "init",
     "backup",
     "snapshots",
@@ -395,6 +405,8 @@ const COMMANDS: [&str; 19] = [
     "tag",
     "stats",
     "adopt",
+    "keys",
+    "rekey",
     "doctor",
     "extend",
     "completions",
@@ -482,8 +494,9 @@ mod tests {
             "x tag latest x",
             "x tag latest --x",
             "x forget",
-            "x keys list",
-            "x rekey",
+            "x keys",
+            "x keys add",
+            "x keys add age1x",
         ] {
             assert_eq!(parse(&words(line)).err().unwrap().exit_code(), 2, "{line}");
         }

@@ -3,6 +3,7 @@
 //! What can be refused without asking anybody (flags, settings) is refused first; then the repository is opened, so
 //! that a wrong URL is told before a homeserver is looked at for minutes. Nothing is printed here but data as it comes.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -26,8 +27,10 @@ mod copy;
 mod drill;
 mod extend;
 mod forget;
+mod keys;
 pub(super) mod losses;
 mod prune;
+mod rekey;
 mod stats;
 mod tag;
 
@@ -35,6 +38,8 @@ mod tag;
 pub(super) struct Session<'a> {
     /// `--repository`.
     pub(super) repository: Option<&'a str>,
+    /// `-c`.
+    pub(super) config: Option<&'a Path>,
     pub(super) settings: &'a Settings,
     pub(super) environment: &'a Environment,
     pub(super) screen: &'a Screen,
@@ -60,6 +65,8 @@ pub(super) async fn dispatch(command: &Command, session: &Session<'_>) -> anyhow
         Command::Tag(words) => tag::tag(words, session).await,
         Command::Stats => stats::stats(session).await,
         Command::Adopt(words) => adopt::adopt(words, session).await,
+        Command::Keys(words) => keys::keys(words, session).await,
+        Command::Rekey(words) => rekey::rekey(words, session).await,
         Command::Doctor(words) => doctor(words, session).await,
         Command::Extend => extend::extend(session).await,
         Command::Completions(words) => completions(words.shell, session.screen),

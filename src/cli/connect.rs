@@ -105,6 +105,36 @@ pub(super) async fn open(url: &str, settings: &Settings, counters: &Arc<Counters
         .with_context(|| format!("open the repository at {url}"))
 }
 
+/// Can a new writer key be made: is there none, and does an identity open what is there?
+pub(super) async fn check_new_writer_key(repository: &Repository, settings: &Settings) -> anyhow::Result<()> {
+    let keyring = repository.keyring();
+    let file = keyring::writer_key_file(settings);
+    if file.exists() {
+        let hint = "`rekey` without --new-writer-key seals to it; if it was stolen, move it out of the way first";
+        return Err(Error::usage(format!("there is a writer key already: `{}`", file.display()), hint).into());
+    }
+    if !repository.info().sealed {
+        return Ok(());
+    }
+    if keyring.recipients.is_empty() {
+        let hint = "set them in the settings: they are not in the bucket";
+        return Err(Error::usage("`encryption.recipients` is not set", hint).into());
+    }
+    if keyring.identities.is_empty() {
+        let key = "what the lost writer key opened".into();
+        return Err(repo::Error::NoKey { key }.into());
+    }
+    // Nothing that opens at all: that is an error of its own.
+    repo::snapshots::load_all(repository).await?;
+    Ok(())
+}
+
+/// Make the key that [`check_new_writer_key`] allowed, and open the repository with it.
+pub(super) async fn open_with_new_writer_key(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
+    keyring::make_writer_key(settings)?;
+    open(url, settings, counters).await
+}
+
 /// Open one as it was at a time: read only.
 pub(super) async fn open_at(url: &str, time: Timestamp, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
     let keyring = keyring::keyring(settings)?;

@@ -2,7 +2,11 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
-use crate::ops::{self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, prune, restore, stats, tag, verify};
+use serde::Serialize;
+
+use crate::ops::{
+    self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, keys, prune, rekey, restore, stats, tag, verify,
+};
 use crate::{repo, store};
 
 /// Done.
@@ -66,8 +70,27 @@ pub(super) enum Outcome {
     Examined(doctor::Report),
     /// `extend`.
     Extended(extend::Report),
+    /// `keys list`.
+    Keys(keys::Report),
+    /// `keys add` and `keys remove`.
+    RecipientsChanged(RecipientsChanged),
+    /// `rekey`.
+    Rekeyed(Box<rekey::Report>),
     /// `ls`, `cat`, `completions`, `man`: all was said on standard output.
     Printed,
+}
+
+/// A change of the settings.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct RecipientsChanged {
+    /// The file.
+    pub(super) settings: String,
+    /// One more, or one less.
+    pub(super) added: bool,
+    /// Which.
+    pub(super) recipient: String,
+    /// All of them from now on.
+    pub(super) recipients: Vec<String>,
 }
 
 /// The code of a run that ended.
@@ -77,6 +100,9 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
         Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Counted(_) | Outcome::Forgot(_) | Outcome::Tagged(_) | Outcome::Printed => {
             DONE
         }
+        Outcome::RecipientsChanged(_) => DONE,
+        Outcome::Keys(report) => found(report.problems.is_empty(), PROBLEMS),
+        Outcome::Rekeyed(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Adopted(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::BackedUp(report) => {
             let is_held = report.object_lock.as_ref().is_none_or(|lock| lock.failed == 0);

@@ -86,7 +86,8 @@ pub(super) fn keyring(settings: &Settings) -> Result<Keyring, Error> {
     })
 }
 
-fn writer_key_file(settings: &Settings) -> PathBuf {
+/// Where it is, or would be.
+pub(super) fn writer_key_file(settings: &Settings) -> PathBuf {
     let set = settings.encryption.writer_key_file.as_ref();
     set.map_or_else(|| PathBuf::from(WRITER_KEY_FILE), |AbsolutePath(path)| path.clone())
 }
@@ -108,7 +109,7 @@ fn read_writer_key(file: &Path, named: bool) -> Result<Option<WriterKey>, Error>
     let key = WriterKey::from_text(text).map_err(|error| {
         Error::usage(
             format!("`encryption.writer_key_file`: {}: {error}", file.display()),
-            "it must be the file that `init` or `keys new-writer` made",
+            "it must be the file that `init` or `rekey --new-writer-key` made",
         )
     })?;
     Ok(Some(key))

@@ -106,6 +106,7 @@ async fn called(
     let cancel = CancellationToken::new();
     let session = Session {
         repository: words.repository.as_deref(),
+        config: words.config.as_deref(),
         settings: &settings,
         environment,
         screen,

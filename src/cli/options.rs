@@ -16,6 +16,7 @@ use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doc
 
 mod keep;
 mod prune;
+mod rekey;
 
 /// Memory of a run unless `limits.memory` says otherwise, and the least that the pipeline can work in.
 const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;

@@ -30,6 +30,8 @@ pub const HEADER_BYTES_MAX: u64 = 4096;
 pub const RECIPIENTS_MAX: usize = 24;
 const NONCE_BYTES: usize = 16;
 const SEAL: &str = "seal";
+/// What the stanza of a recipient is called; others are there so that no reader relies on the number.
+const X25519: &str = "X25519";
 
 /// To whom an object is sealed: a public key, `age1…`.
 #[derive(Clone, PartialEq, Eq)]
@@ -277,6 +279,52 @@ impl fmt::Debug for Opener {
 /// A whole object at once.
 pub fn open(object: &[u8], identities: &[Identity]) -> Result<Vec<u8>> {
     Opener::new(object, identities)?.open_whole(object)
+}
+
+/// What the header of an object tells of whom it is sealed to: it names nobody, so that keys must be tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header {
+    /// How many recipients it has.
+    pub recipients: usize,
+    /// Which of the identities open it.
+    pub opened_by: Vec<usize>,
+}
+
+impl Header {
+    /// From the first bytes of the object ([`HEADER_BYTES_MAX`] are enough).
+    pub fn read(head: &[u8], identities: &[Identity]) -> Result<Self> {
+        let unread = |error: age::DecryptError| Error::damaged(SEAL, format!("its header: {error}"));
+        let look = Look {
+            identities,
+            seen: RefCell::default(),
+        };
+        let decryptor = age::Decryptor::new_buffered(head).map_err(unread)?;
+        match decryptor.decrypt(std::iter::once(&look as &dyn age::Identity)).map(drop) {
+            Ok(()) | Err(age::DecryptError::NoMatchingKeys) => Ok(look.seen.into_inner()),
+            Err(error) => Err(unread(error)),
+        }
+    }
+}
+
+/// An identity that opens nothing, and looks at what it is shown.
+struct Look<'a> {
+    identities: &'a [Identity],
+    seen: RefCell<Header>,
+}
+
+impl age::Identity for Look<'_> {
+    fn unwrap_stanza(&self, _: &Stanza) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        None
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<std::result::Result<FileKey, age::DecryptError>> {
+        let opens = |identity: &Identity| matches!(identity.0.unwrap_stanzas(stanzas), Some(Ok(_)));
+        *self.seen.borrow_mut() = Header {
+            recipients: stanzas.iter().filter(|stanza| stanza.tag == X25519).count(),
+            opened_by: (0..self.identities.len()).filter(|at| opens(&self.identities[*at])).collect(),
+        };
+        None
+    }
 }
 
 /// 11 bytes of chunk number, big-endian, and whether it is the last.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::items::{self, Found, stop_if_cancelled};
-use super::{Limits, Parts, Run, retention};
+use super::{Limits, Parts, Run, retention, signers};
 use crate::format::ObjectId;
 use crate::format::drill::Drill;
 use crate::format::manifest::MediaEntry;
@@ -83,6 +83,7 @@ pub struct SnapshotsReport {
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
     let mut loaded = snapshots::unique(loaded);
+    signers::warn(repository, &loaded);
     let now = run.until_cancelled(repository.date()).await?;
     let unread = run.until_cancelled(tags::overlay(repository, &mut loaded)).await?;
     let ids: Vec<ObjectId> = loaded.iter().map(|one| one.snapshot.id).collect();

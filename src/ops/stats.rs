@@ -85,6 +85,7 @@ pub async fn stats(repository: &Repository, options: &Options, run: &Run<'_>) ->
         spool_folder: options.spool_folder.clone(),
         can_open_data: false,
         forgotten: std::collections::BTreeSet::new(),
+        reseal: None,
         known: std::sync::Arc::default(),
     };
     run.progress.stage("survey", None, None);

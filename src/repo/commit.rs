@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::repair::repair;
-use super::{Error, Repository, aside, catalog};
 #[cfg(test)]
-use super::{Result, catalog::Presence};
+use super::catalog::Presence;
+use super::repair::repair;
+use super::{Error, Repository, Result, aside, catalog};
 use crate::format::snapshot::{self, Snapshot};
+use crate::format::writer_key::WriterKey;
 use crate::format::{ObjectId, PackId, keys};
 use crate::store;
 
@@ -124,15 +125,55 @@ pub async fn commit(
 pub async fn commit_again(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
     let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
     // A copy from another repository keeps its signatures, and gets one for this one where there is a key.
-    let countersigned = match &repository.keyring.writer {
-        Some(writer) if document.repository != repository.info.id => {
-            snapshot::countersign(object, repository.info.id, writer).map_err(|source| Error::Encode { source })?
-        }
+    let object = match &repository.keyring.writer {
+        Some(writer) if document.repository != repository.info.id => countersign(repository, object, writer)?,
         _ => object.to_vec(),
     };
+    again(repository, relied, &document, &object).await
+}
+
+/// The same for a snapshot that is believed, which the writer key here vouches for from now on.
+pub async fn commit_vouched(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
+    let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
+    let object = match &repository.keyring.writer {
+        Some(writer) => countersign(repository, object, writer)?,
+        None => object.to_vec(),
+    };
+    again(repository, relied, &document, &object).await
+}
+
+fn countersign(repository: &Repository, object: &[u8], writer: &WriterKey) -> Result<Vec<u8>> {
+    snapshot::countersign(object, repository.info.id, writer).map_err(|source| Error::Encode { source })
+}
+
+/// Write a late snapshot again under a fresh key. It stays late, by the time in its own body, so there is nothing to check.
+///
+/// Gives the new key.
+pub async fn put_late_again(repository: &Repository, object: &[u8]) -> Result<String> {
+    let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
+    let mut tries = 1;
+    loop {
+        let key = keys::snapshot_again(document.time, document.id, repository.ids.object()).map_err(|source| Error::Encode { source })?;
+        match repository.store.put(&key, Bytes::copy_from_slice(object)).await {
+            Ok(_) => return Ok(key),
+            Err(store::Error::Unknown { .. }) if tries < COMMITS_MAX => {
+                withdraw(repository, &key).await;
+                tries += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn again(
+    repository: &Repository,
+    relied: &BTreeSet<PackId>,
+    document: &Snapshot,
+    object: &[u8],
+) -> std::result::Result<String, CheckFailed> {
     let encode = |_: &Checked, not_after| {
         let key = keys::snapshot_again(document.time, document.id, repository.ids.object())?;
-        Ok((key.clone(), snapshot::with_not_after(&countersigned, not_after)?, key))
+        Ok((key.clone(), snapshot::with_not_after(object, not_after)?, key))
     };
     land(repository, relied, encode).await
 }

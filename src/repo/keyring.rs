@@ -8,7 +8,7 @@ use std::fmt;
 use super::snapshots::Loaded;
 use super::{Error, Repository};
 use crate::format::PackKind;
-use crate::format::seal::{Identity, Recipient};
+use crate::format::seal::{Header, Identity, Recipient};
 use crate::format::writer_key::{Signer, WriterKey};
 
 /// All keys at hand. Empty for a repository that is not sealed.
@@ -58,11 +58,12 @@ impl Keyring {
     }
 
     /// Is this signer one of those that were pinned, or the writer key here?
-    fn knows(&self, signer: Signer) -> bool {
+    pub fn knows(&self, signer: Signer) -> bool {
         self.signers.contains(&signer) || self.writer.as_ref().is_some_and(|writer| writer.signer() == signer)
     }
 
-    fn pins(&self) -> bool {
+    /// Some signers are known, so that others are not believed.
+    pub fn pins(&self) -> bool {
         !self.signers.is_empty() || self.writer.is_some()
     }
 }
@@ -82,6 +83,14 @@ impl Repository {
     /// The keys at hand.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// To how many an object is sealed, and which of [`Keyring::openers`] open it; `None` in a repository that is not sealed.
+    pub async fn seal_of(&self, key: &str) -> Result<Option<Header>, Error> {
+        match &self.sealed {
+            Some(sealed) => Ok(Some(sealed.header(key).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Who has signed this snapshot for this repository: a signer who counts, else any whose signature is good.

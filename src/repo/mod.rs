@@ -68,6 +68,8 @@ pub struct Repository {
     info: Arc<RepositoryInfo>,
     ids: Ids,
     keyring: Arc<keyring::Keyring>,
+    /// The store, where it seals.
+    sealed: Option<Arc<sealed::Sealed>>,
 }
 
 impl Repository {
@@ -75,7 +77,14 @@ impl Repository {
     #[cfg(test)]
     fn plain(store: Arc<dyn Store>, info: RepositoryInfo, ids: Ids) -> Self {
         let (info, keyring) = (Arc::new(info), Arc::default());
-        Self { store, info, ids, keyring }
+        let sealed = None;
+        Self {
+            store,
+            info,
+            ids,
+            keyring,
+            sealed,
+        }
     }
 
     /// Where it is.

@@ -78,16 +78,14 @@ pub async fn open_with(store: Arc<dyn Store>, ids: Ids, keyring: Keyring) -> Res
     // A writer key of another repository neither signs here nor asks for signatures.
     let writer = keyring.writer.filter(|_| info.sealed);
     let keyring = Keyring { writer, ..keyring };
-    let store: Arc<dyn Store> = if info.sealed {
-        Arc::new(Sealed::new(store, &keyring))
-    } else {
-        store
-    };
+    let sealed = info.sealed.then(|| Arc::new(Sealed::new(Arc::clone(&store), &keyring)));
+    let store: Arc<dyn Store> = sealed.clone().map_or(store, |sealed| sealed as _);
     Ok(Repository {
         store,
         info: Arc::new(info),
         ids,
         keyring: Arc::new(keyring),
+        sealed,
     })
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::keyring::Keyring;
-use crate::format::seal::{self, HEADER_BYTES_MAX, Identity, Opener, Recipient};
+use crate::format::seal::{self, HEADER_BYTES_MAX, Header, Identity, Opener, Recipient};
 use crate::format::{Error as Unsealable, keys};
 use crate::store::bucket::Bucket;
 use crate::store::versions::{ObjectLock, Retention, Version, VersionMark, VersionPage, Versions};
@@ -54,6 +54,16 @@ impl Sealed {
             opens_content: AtomicBool::new(false),
             openers: Mutex::default(),
         }
+    }
+
+    /// To how many this object is sealed, and which keys at hand open it.
+    pub(super) async fn header(&self, key: &str) -> Result<Header, Error> {
+        let range = ByteRange::From {
+            offset: 0,
+            length: HEADER_BYTES_MAX,
+        };
+        let head = self.inner.get(&keys::sealed(key), range).await?.bytes;
+        Header::read(&head, &self.identities).map_err(|error| unopened(key, error))
     }
 
     fn known(&self, key: &str) -> Option<Opener> {

@@ -54,6 +54,7 @@ async fn prune(repository: &Repository, counters: &Counters, dry_run: bool) -> (
         yes_really: false,
         repack_bytes_max: None,
         storage_min: None,
+        versions: None,
         spool_folder: std::env::temp_dir(),
         limits: LIMITS,
     };

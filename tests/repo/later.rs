@@ -66,6 +66,7 @@ async fn a_snapshot_of_a_later_version_is_named_and_does_no_harm() {
         yes_really: true,
         repack_bytes_max: None,
         storage_min: None,
+        versions: None,
         spool_folder: std::env::temp_dir(),
         limits: LIMITS,
     };

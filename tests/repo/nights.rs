@@ -55,6 +55,7 @@ fn options() -> prune::Options {
         yes_really: false,
         repack_bytes_max: None,
         storage_min: None,
+        versions: None,
         spool_folder: "/var/tmp".into(),
         limits: LIMITS,
     }

@@ -26,6 +26,7 @@ fn survey_options() -> SurveyOptions {
         spool_folder: "/var/tmp".into(),
         can_open_data: true,
         forgotten: BTreeSet::new(),
+        reseal: None,
         known: Arc::default(),
     }
 }

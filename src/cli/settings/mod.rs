@@ -15,12 +15,14 @@ use super::keyring::IdentityFiles;
 use crate::format::writer_key::Signer;
 use crate::ops;
 
+mod edit;
 mod error;
 mod keys;
 mod metrics;
 mod overlay;
 mod values;
 
+pub(super) use edit::{Change, edit, replace};
 pub(super) use metrics::{COMMAND, Metrics};
 pub(super) use values::{
     AbsolutePath, ByteSize, Connections, Count, Days, Jobs, LockWord, RecipientWord, SignerWord, TagWord, TimeSpan, Zone,
@@ -184,7 +186,7 @@ fn section<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(dese
 
 /// Read the file and lay the environment over it. `chosen` is `-c`; a file that nobody named may be missing.
 pub(super) fn load(chosen: Option<&Path>, environment: &Environment) -> Result<Settings, ops::Error> {
-    let named = chosen.map(Path::to_owned).or_else(|| environment.path("SYNAPSE_BACKUP_CONFIG"));
+    let named = named(chosen, environment);
     let file = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let mut settings = match read(&file) {
         Ok(text) => parse(&text, &file.display().to_string())?,
@@ -200,7 +202,17 @@ pub(super) fn load(chosen: Option<&Path>, environment: &Environment) -> Result<S
     Ok(settings)
 }
 
-fn read(file: &Path) -> std::io::Result<String> {
+fn named(chosen: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    chosen.map(Path::to_owned).or_else(|| environment.path("SYNAPSE_BACKUP_CONFIG"))
+}
+
+/// The file that [`load`] reads.
+pub(super) fn file(chosen: Option<&Path>, environment: &Environment) -> PathBuf {
+    named(chosen, environment).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE))
+}
+
+/// Its text.
+pub(super) fn read(file: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {

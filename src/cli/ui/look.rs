@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::keys::keys;
 use super::stats;
 use super::summary::{kind, short};
 use super::table::{Side, Table};
@@ -25,6 +26,7 @@ pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
         Outcome::Snapshots(report) => snapshots(report, colour),
         Outcome::Shown(report) => show(report, colour),
         Outcome::Examined(report) => checks(report, colour),
+        Outcome::Keys(report) => keys(report, colour),
         Outcome::Counted(report) => stats::stats(report, colour),
         Outcome::Pruned(report) => judged(report, colour),
         _ => String::new(),

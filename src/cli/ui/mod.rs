@@ -18,6 +18,7 @@ use super::environment::Environment;
 
 mod bars;
 mod error;
+mod keys;
 mod look;
 mod progress;
 mod report;

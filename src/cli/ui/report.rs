@@ -80,6 +80,9 @@ fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error>
         Outcome::Forgot(report) => serde_json::to_value(report)?,
         Outcome::Counted(report) => serde_json::to_value(report)?,
         Outcome::Tagged(report) => serde_json::to_value(report)?,
+        Outcome::Keys(report) => serde_json::to_value(report)?,
+        Outcome::RecipientsChanged(change) => serde_json::to_value(change)?,
+        Outcome::Rekeyed(report) => serde_json::to_value(report)?,
         Outcome::Adopted(report) => serde_json::to_value(report)?,
         Outcome::Printed => Value::Null,
     };

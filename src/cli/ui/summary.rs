@@ -17,6 +17,7 @@ mod drill;
 mod extend;
 mod forget;
 mod prune;
+mod rekey;
 
 /// More problems than these are counted only; `show --problems` lists them.
 const PROBLEMS_SHOWN: usize = 20;
@@ -47,6 +48,14 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             extend::extended(&mut out, report, colour);
             (&[][..], 0, None)
         }
+        Outcome::Rekeyed(report) => {
+            rekey::rekeyed(&mut out, report, colour);
+            (report.problems.as_slice(), report.problems.len() as u64, None)
+        }
+        Outcome::RecipientsChanged(change) => {
+            rekey::changed(&mut out, change);
+            (&[][..], 0, None)
+        }
         Outcome::Pruned(report) => {
             prune::pruned(&mut out, report, colour);
             (report.problems.as_slice(), report.problems.len() as u64, None)
@@ -75,6 +84,7 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             let _ = writeln!(out, "created a repository at {}", escaped(url));
             (&[][..], 0, None)
         }
+        Outcome::Keys(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
         Outcome::Snapshots(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
         Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Counted(_) | Outcome::Printed => (&[][..], 0, None),
     };
@@ -87,6 +97,7 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             | Outcome::Drilled(_)
             | Outcome::Extended(_)
             | Outcome::Pruned(_)
+            | Outcome::Rekeyed(_)
     ) {
         went(&mut out, totals, time);
     }

@@ -49,6 +49,22 @@ fn what_is_sealed_opens_for_every_recipient_and_for_age_itself() {
 }
 
 #[test]
+fn a_header_tells_how_many_and_which_of_the_keys_at_hand() {
+    let keys: Vec<Identity> = (0..4).map(|_| Identity::generate()).collect();
+    for count in 1..4 {
+        let recipients: Vec<Recipient> = keys[..count].iter().map(Identity::recipient).collect();
+        let sealed = seal(&recipients, b"content").unwrap();
+        let wanted = Header {
+            recipients: count,
+            opened_by: (0..count).collect(),
+        };
+        assert_eq!(Header::read(&sealed, &keys).unwrap(), wanted);
+        assert_eq!(Header::read(&sealed, &[]).unwrap().opened_by, Vec::<usize>::new());
+    }
+    assert!(Header::read(b"not sealed at all", &keys).is_err());
+}
+
+#[test]
 fn an_object_cut_at_any_chunk_or_beside_it_is_noticed() {
     let identity = Identity::generate();
     let sealed = seal([&identity.recipient()], &bytes(3 * CHUNK)).unwrap();

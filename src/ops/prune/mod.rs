@@ -151,6 +151,7 @@ async fn look(
         spool_folder: options.spool_folder.clone(),
         can_open_data: !repository.info().sealed || !repository.keyring().identities.is_empty(),
         forgotten,
+        reseal: None,
         known: Arc::new(known),
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
@@ -165,7 +166,7 @@ async fn look(
 }
 
 /// What the program itself takes: code, runtime, TLS, allocator slack.
-const PROGRAM_BYTES: u64 = 48 << 20;
+pub(super) const PROGRAM_BYTES: u64 = 48 << 20;
 
 fn refused_by(refused: &Refused) -> Error {
     Error::failed(refused.to_string(), refused.hint())

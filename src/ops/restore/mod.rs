@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 use zeroize::Zeroize as _;
 
-use super::{Error, Limits, Part, Parts, Run, Share, Tools, verify};
+use super::{Error, Limits, Part, Parts, Run, Share, Tools, signers, verify};
 use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
@@ -121,6 +121,7 @@ pub async fn restore(repository: &Repository, snapshot: &str, options: &Options,
 async fn bring_back(repository: &Repository, name: &str, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let found = snapshots::find(repository, name, options.late).await?;
     repository.trust(&found)?;
+    signers::warn_of_others(repository).await?;
     if found.late {
         refuse_unless_whole(repository, &found.snapshot, options.limits, run).await?;
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Limits, Run, Tools};
+use super::{Limits, Run, Tools, signers};
 use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::format::{BlobId, PackId};
 use crate::repo::catalog::Catalog;
@@ -204,6 +204,7 @@ async fn load(repository: &Repository, options: &Options, findings: &mut Finding
     for one in &loaded {
         findings.add_doubt(repository, one);
     }
+    signers::warn(repository, &loaded);
     Ok(loaded.into_iter().map(|one| one.snapshot).collect())
 }
 

@@ -143,6 +143,7 @@ async fn prune(repository: &Repository, how: Prune) -> Result<Ended> {
         can_open_data: true,
         known: std::sync::Arc::default(),
         forgotten: std::collections::BTreeSet::new(),
+        reseal: None,
     };
     let survey = sweep::survey(repository, &options).await?;
     let mut plan = match sweep::plan(&survey, &PlanOptions::default()) {

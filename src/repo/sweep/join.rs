@@ -166,11 +166,11 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
     #[cfg(test)]
     let readable = |line: &&Line| readable(line) || planted(Bug::AbsentCopies);
     let readable = blob.lines.iter().filter(readable);
-    // The copy in the pack of which most is live: so the others become empty.
+    // One that is sealed as it should be; then the copy in the pack of which most is live: so the others become empty.
     let worth = |line: &&Line| {
         let pack = &packs[line.pack as usize];
         let live = u128::from(pack.live.raw_bytes) * 1_000_000 / u128::from(pack.all.raw_bytes.max(1));
-        (pack.marked.is_none(), live, pack.all.raw_bytes, pack.id)
+        (pack.marked.is_none(), !pack.reseal, live, pack.all.raw_bytes, pack.id)
     };
     let copies = readable.clone().count();
     let Some(&best) = readable.max_by_key(worth) else { return Ok(()) };
@@ -202,5 +202,5 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
 
 /// A whole pack that is live and large stays where it is, whatever is planned: its blobs need no row.
 fn may_move(pack: &SeenPack, copies: usize) -> bool {
-    pack.marked.is_some() || copies > 1 || pack.live.blobs < pack.all.blobs || pack.all.raw_bytes > 0 && pack.is_small()
+    pack.marked.is_some() || pack.reseal || copies > 1 || pack.live.blobs < pack.all.blobs || pack.all.raw_bytes > 0 && pack.is_small()
 }

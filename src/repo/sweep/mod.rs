@@ -26,6 +26,7 @@ mod live;
 mod only;
 mod plan;
 mod repack;
+mod reseal;
 mod rows;
 mod sorter;
 mod survey;
@@ -34,6 +35,7 @@ pub use apply::{Applied, ApplyOptions, apply};
 pub use compact::{CompactOptions, Compacted, compact};
 pub use only::only_held;
 pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, StaleUpload, Why, plan};
+pub use reseal::{Reseal, Segments, plan_reseal, reseal_segments, segments_there};
 pub use survey::survey;
 
 use rows::MOVE_BYTES;
@@ -55,6 +57,8 @@ pub struct SurveyOptions {
     pub can_open_data: bool,
     /// Keys of snapshots that are looked upon as gone: what a dry run would forget.
     pub forgotten: BTreeSet<String>,
+    /// Which packs are to be sealed anew, if any.
+    pub reseal: Option<Reseal>,
     /// Snapshots that were read a moment ago, by key: objects never change, so that those that are still listed in P3 need
     /// not be read again.
     pub known: Arc<BTreeMap<String, Loaded>>,
@@ -88,6 +92,8 @@ pub struct SeenPack {
     pub marked: Option<Timestamp>,
     /// A run that names it wrote a segment within the grace period.
     pub active: bool,
+    /// It is to be sealed anew.
+    pub reseal: bool,
     /// Blobs in it.
     pub all: Share,
     /// Blobs in it that are live, wherever else they may be.
@@ -164,6 +170,8 @@ pub struct Survey {
     pub grace: SignedDuration,
     /// Can frames of data packs be read?
     pub can_open_data: bool,
+    /// The run id of segments that name what is moved; a fresh one unless packs are sealed anew.
+    pub run: Option<ObjectId>,
     /// The snapshots, late ones too.
     pub snapshots: Vec<SeenSnapshot>,
     /// Snapshots that cannot be read, with what is wrong.

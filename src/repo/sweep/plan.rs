@@ -103,6 +103,8 @@ pub enum Why {
     Small,
     /// It was condemned before, and something in it lives.
     Stranded,
+    /// It is sealed to others than it should be.
+    Resealed,
 }
 
 /// A pack whose marker is older than the grace period: it goes now.
@@ -201,6 +203,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Nothing yet.
+    pub(super) fn of(survey: &Survey) -> Self {
+        Self {
+            now: survey.now,
+            grace_seconds: survey.grace.as_secs(),
+            delete: Vec::new(),
+            condemn: Vec::new(),
+            repack: Vec::new(),
+            orphan_markers: Vec::new(),
+            leftovers: Vec::new(),
+            abort: Vec::new(),
+            foreign: Vec::new(),
+            bytes_now: 0,
+            bytes_after_grace: 0,
+            bytes_moved: 0,
+            requests: 0,
+        }
+    }
+
     /// Nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.delete.is_empty()
@@ -226,19 +247,11 @@ impl SeenPack {
 pub fn plan(survey: &Survey, options: &PlanOptions) -> Result<Plan, Refused> {
     refuse(survey)?;
     let mut plan = Plan {
-        now: survey.now,
-        grace_seconds: survey.grace.as_secs(),
-        delete: Vec::new(),
-        condemn: Vec::new(),
-        repack: Vec::new(),
         orphan_markers: survey.orphan_markers.clone(),
         leftovers: survey.leftovers.clone(),
         abort: survey.stale_uploads.iter().map(StaleUpload::from).collect(),
         foreign: survey.foreign.clone(),
-        bytes_now: 0,
-        bytes_after_grace: 0,
-        bytes_moved: 0,
-        requests: 0,
+        ..Plan::of(survey)
     };
     let mut budget = options.repack_bytes_max.unwrap_or(u64::MAX);
     for pack in &survey.packs {
@@ -266,7 +279,7 @@ pub fn plan(survey: &Survey, options: &PlanOptions) -> Result<Plan, Refused> {
 }
 
 /// P6: stop, delete nothing.
-fn refuse(survey: &Survey) -> Result<(), Refused> {
+pub(super) fn refuse(survey: &Survey) -> Result<(), Refused> {
     if let Some((key, last_modified)) = &survey.ahead {
         return Err(Refused::Ahead {
             key: key.clone(),
@@ -319,14 +332,14 @@ fn marked(survey: &Survey, pack: &SeenPack, plan: &mut Plan, budget: &mut u64) {
 }
 
 /// P7, condemn: for thrift not what is younger than the grace period, or belongs to a run that was at work within it.
-fn may_condemn(survey: &Survey, pack: &SeenPack) -> bool {
+pub(super) fn may_condemn(survey: &Survey, pack: &SeenPack) -> bool {
     let settled = pack
         .last_modified
         .is_some_and(|landed| survey.now.duration_since(landed) > survey.grace);
     pack.present_bytes.is_some() && pack.marked.is_none() && settled && !pack.active && is_known(survey, pack)
 }
 
-fn condemn(pack: &SeenPack, why: Why, plan: &mut Plan) {
+pub(super) fn condemn(pack: &SeenPack, why: Why, plan: &mut Plan) {
     plan.condemn.push(Condemned {
         id: pack.id,
         bytes: pack.present_bytes.unwrap_or(0),
@@ -336,7 +349,7 @@ fn condemn(pack: &SeenPack, why: Why, plan: &mut Plan) {
 }
 
 /// Move what lives in a pack, if its frames can be read and the budget allows; true when it is planned.
-fn repack(survey: &Survey, pack: &SeenPack, why: Why, plan: &mut Plan, budget: &mut u64) -> bool {
+pub(super) fn repack(survey: &Survey, pack: &SeenPack, why: Why, plan: &mut Plan, budget: &mut u64) -> bool {
     let moved = if pack.marked.is_some() { pack.rescued } else { pack.kept };
     let live_bytes = pack.stored_bytes(moved);
     let Some(kind) = pack.kind else { return false };
@@ -419,7 +432,7 @@ fn kept_bytes(survey: &Survey) -> u64 {
     usable.map(|pack| pack.stored_bytes(pack.kept)).sum()
 }
 
-fn sum(plan: &mut Plan) {
+pub(super) fn sum(plan: &mut Plan) {
     plan.bytes_now = plan.delete.iter().map(|pack| pack.bytes).sum();
     plan.bytes_moved = plan.repack.iter().map(|pack| pack.live_bytes).sum();
     let condemned: u64 = plan.condemn.iter().map(|pack| pack.bytes).sum();

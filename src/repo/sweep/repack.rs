@@ -43,7 +43,8 @@ pub(super) async fn repack(repository: &Repository, plan: &Plan, survey: &Survey
         return Ok(Moved::default());
     }
     let budget = Budget::new(options.memory_bytes / 2, options.connections);
-    let writer = Writer::open(repository, Arc::default(), BTreeSet::new(), &budget);
+    let run = survey.run.unwrap_or_else(|| repository.ids().object());
+    let writer = Writer::open_as(run, repository, Arc::default(), BTreeSet::new(), &budget);
     let moving = async {
         let moved = move_all(&writer, plan, survey).await?;
         Ok((moved, writer.finish().await?))

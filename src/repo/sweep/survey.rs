@@ -82,7 +82,13 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
     presence.condemned.extend(markers.keys().copied());
     let rest = read_rest(repository, now, grace, &ids).await?;
 
-    let packs = index.packs(&presence, &landed, &markers, now, grace);
+    let mut packs = index.packs(&presence, &landed, &markers, now, grace);
+    if let Some(reseal) = options.reseal {
+        let done = index.named_by(reseal.run);
+        for (pack, _) in packs.iter_mut().zip(0_u32..).filter(|(_, at)| !done.contains(at)) {
+            pack.reseal = pack.usable() && (reseal.data || pack.kind == Some(PackKind::Metadata));
+        }
+    }
     let mut catalog = std::mem::take(&mut index.catalog);
     catalog.sort();
     catalog.note(&presence);
@@ -112,6 +118,7 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
         now,
         grace,
         can_open_data: options.can_open_data,
+        run: options.reseal.map(|reseal| reseal.run),
         snapshots,
         damaged_snapshots: damaged,
         damaged_segments: index.damaged,
@@ -221,6 +228,12 @@ impl Index {
         Ok(Ok(()))
     }
 
+    /// The places of packs that a segment of this run names.
+    fn named_by(&self, run: ObjectId) -> HashSet<u32> {
+        let named = self.named.iter().filter(|(_, by)| *by == run);
+        named.map(|(ordinal, _)| *ordinal).collect()
+    }
+
     /// The packs of the index in their places, and behind them those that no segment names.
     fn packs(
         &self,
@@ -238,6 +251,7 @@ impl Index {
             last_modified: landed.get(&id).copied(),
             marked: markers.get(&id).copied(),
             active: false,
+            reseal: false,
             all: Share::default(),
             live: Share::default(),
             kept: Share::default(),

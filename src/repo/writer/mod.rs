@@ -114,7 +114,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Writer {
     /// Begin a session. `catalog` is the index as loaded at its start (B1).
     pub fn open(repository: &Repository, catalog: Arc<Catalog>, distrusted: BTreeSet<PackId>, budget: &Budget) -> Self {
-        let run = repository.ids.object();
+        Self::open_as(repository.ids.object(), repository, catalog, distrusted, budget)
+    }
+
+    /// The same under this id, which the session's segments carry.
+    pub fn open_as(run: ObjectId, repository: &Repository, catalog: Arc<Catalog>, distrusted: BTreeSet<PackId>, budget: &Budget) -> Self {
         let packer = |kind| tokio::sync::Mutex::new(Packer::new(kind));
         let inner = Inner {
             repository: repository.clone(),
