@@ -21,7 +21,7 @@ use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::transfer::Transfer;
 use crate::repo::writer::{Budget, Writer};
-use crate::repo::{self, Repository, catalog};
+use crate::repo::{self, Repository, catalog, tags};
 
 /// Which snapshots.
 #[derive(Debug, Clone)]
@@ -69,6 +69,8 @@ pub struct Report {
     pub blobs: u64,
     /// Raw bytes that the destination did not have.
     pub new_bytes: u64,
+    /// Changes of tags that were brought along: of what was copied now, and of what was there already.
+    pub tag_changes: u64,
     /// Snapshots that could not be copied whole: exit code 3.
     pub problems: Vec<Problem>,
 }
@@ -87,6 +89,7 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
         return Err(Error::usage("source and destination are the same repository", hint).into());
     }
     let chosen = run.until_cancelled(choose(source, &options.choice)).await?;
+    let mut there: BTreeSet<ObjectId> = chosen.iter().map(|one| one.snapshot.id).collect();
     let (waiting, present) = run.until_cancelled(missing(destination, chosen)).await?;
     let mut report = Report {
         to: destination.url().to_owned(),
@@ -116,6 +119,21 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
         rest = &rest[taken..];
     }
     run.progress.done("copy");
+    let copied: HashSet<&str> = report.copied.iter().map(|line| line.id.as_str()).collect();
+    for one in waiting.iter().filter(|one| !copied.contains(one.snapshot.id.to_string().as_str())) {
+        there.remove(&one.snapshot.id);
+    }
+    let (tag_changes, damaged) = run
+        .until_cancelled(async {
+            tags::carry(source, destination, &there)
+                .await
+                .context("bring the changes of tags along")
+        })
+        .await?;
+    report.tag_changes = tag_changes;
+    for (key, error) in damaged {
+        tracing::warn!("{key} is passed over: {:#}", anyhow::Error::from(error));
+    }
     if report.copied.is_empty() && !report.problems.is_empty() {
         let hint = "`synapse-backup verify` of the source tells what is lost; other snapshots may be whole";
         return Err(Error::failed(first_problem(&report), hint).into());

@@ -66,6 +66,28 @@ pub async fn change(repository: &Repository, one: &Loaded, add: &BTreeSet<String
     Ok(after)
 }
 
+/// Bring the changes that another repository has for these snapshots into this one, where they are not yet; both then see
+/// all of them in the order of their times. Gives how many were written, and those that cannot be read.
+pub async fn carry(source: &Repository, destination: &Repository, wanted: &BTreeSet<ObjectId>) -> Result<(u64, Vec<(String, Error)>)> {
+    let theirs = read(source, keys::TAGS, wanted).await?;
+    let mut carried = 0;
+    if theirs.of.is_empty() {
+        return Ok((carried, theirs.damaged));
+    }
+    let ours = read(destination, keys::TAGS, wanted).await?;
+    for (snapshot, mut changes) in theirs.of {
+        changes.sort_by_key(|(time, id, _)| (*time, *id));
+        let there = ours.of.get(&snapshot).map_or(&[][..], Vec::as_slice);
+        for (_, _, change) in changes {
+            if !there.iter().any(|(_, _, known)| *known == change) {
+                put(destination, snapshot, &change).await?;
+                carried += 1;
+            }
+        }
+    }
+    Ok((carried, theirs.damaged))
+}
+
 async fn put(repository: &Repository, snapshot: ObjectId, change: &TagChange) -> Result<()> {
     let json = Bytes::from(change.to_json().map_err(|source| Error::Encode { source })?);
     let mut tries = 0;

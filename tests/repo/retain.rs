@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use synapse_backup::format::keys;
 use synapse_backup::format::snapshot::{self, Snapshot};
 use synapse_backup::ops::inspect::{self, SnapshotLine};
-use synapse_backup::ops::{adopt, forget, hint_of, stats, tag};
+use synapse_backup::ops::{adopt, copy, forget, hint_of, stats, tag};
 use synapse_backup::repo::{Repository, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::Memory;
@@ -143,6 +143,41 @@ async fn tags_are_what_was_said_last_even_within_a_second_and_in_a_mirror() {
         let show = inspect::show(&repository, &name, false, LIMITS, &run()).await.unwrap();
         assert_eq!(show.snapshot.tags, ["b", "c"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_brings_changes_of_tags_along_and_keeps_them_in_step() {
+    let (_, source, taken) = with_nights(&[1, 2]).await;
+    let [first, second] = [&taken[0], &taken[1]].map(|one| one.id.to_string());
+    change(&source, &first, &["forever", "wrong"], &[]).await;
+    let there = memory();
+    there.clock().advance(SignedDuration::from_hours(3));
+    let destination = init(there.clone()).await;
+    let copied = async || {
+        let all = copy::Options {
+            choice: copy::Choice::All,
+            dry_run: false,
+            limits: LIMITS,
+        };
+        let report = copy::copy(&source, &destination, &all, &run()).await.unwrap();
+        (report.copied.len(), report.tag_changes)
+    };
+    let tags = async |of: &Repository, id: &str| {
+        let line = shown(of).await.into_iter().find(|line| line.id == id).unwrap();
+        line.tags.into_iter().collect::<Vec<String>>()
+    };
+    assert_eq!(copied().await, (2, 1));
+    assert_eq!(tags(&destination, &first).await, ["forever", "wrong"]);
+    // Once more: nothing. Then one there, and two here, of which the second site hears.
+    assert_eq!(copied().await, (0, 0));
+    change(&destination, &second, &["seen"], &[]).await;
+    change(&source, &first, &[], &["wrong"]).await;
+    change(&source, &second, &["monthly"], &[]).await;
+    assert_eq!(copied().await, (0, 2));
+    assert_eq!(tags(&destination, &first).await, ["forever"]);
+    assert_eq!(tags(&destination, &second).await, ["monthly", "seen"]);
+    assert_eq!(tags(&source, &second).await, ["monthly"]);
+    assert_eq!(copied().await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
