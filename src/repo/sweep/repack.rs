@@ -14,7 +14,7 @@ use super::rows::Line;
 use super::{ApplyOptions, Plan, Survey};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::BlobEntry;
-use crate::format::{BlobId, FRAME_FILL_BYTES, PackId, PackKind};
+use crate::format::{BlobId, FRAME_FILL_BYTES, PACK_BLOBS_MAX, PackId, PackKind};
 use crate::repo::reader::{Read, read_range, read_table, reads_of};
 use crate::repo::writer::{Budget, EncodedFrame, Writer};
 use crate::repo::{Error, Repository, Result, aside};
@@ -22,6 +22,8 @@ use crate::store;
 
 /// Frames with at least so many raw bytes gain little from being filled up.
 const FRAME_LARGE_BYTES: usize = FRAME_FILL_BYTES / 2;
+/// Blobs of one new frame, however small they are: a pack has few enough of them in any case.
+const FRAME_BLOBS_MAX: usize = PACK_BLOBS_MAX / 8;
 /// Reads of one pack that are on their way at once.
 const READS_AT_ONCE: usize = 2;
 
@@ -265,7 +267,7 @@ impl Anew {
     }
 
     async fn push(&mut self, writer: &Writer, id: BlobId, blob: Bytes) -> Result<()> {
-        if self.bytes + blob.len() > FRAME_FILL_BYTES {
+        if self.bytes + blob.len() > FRAME_FILL_BYTES || self.ids.len() >= FRAME_BLOBS_MAX {
             self.send(writer).await?;
         }
         self.bytes += blob.len();
