@@ -41,3 +41,5 @@ mod sealed;
 mod secrets;
 #[path = "repo/sweep.rs"]
 mod sweep;
+#[path = "repo/thrift.rs"]
+mod thrift;
