@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, ResetDirective};
 
 use super::{BLOB_BYTES_MAX, Error, FRAME_BYTES_MAX, Result, within};
 
@@ -21,6 +21,8 @@ const DESCRIPTOR_REFUSED: u8 = 0b0001_1011;
 /// Compresses blobs into frames. It keeps its tables: make one a thread and use it again and again.
 pub struct FrameEncoder {
     context: CCtx<'static>,
+    /// Several blobs, end to end: zstd is a quarter quicker over one run of bytes than over pieces of it.
+    gathered: Vec<u8>,
 }
 
 impl fmt::Debug for FrameEncoder {
@@ -46,12 +48,13 @@ impl FrameEncoder {
         ] {
             context.set_parameter(parameter).map_err(refused_by_zstd)?;
         }
-        Ok(Self { context })
+        let gathered = Vec::new();
+        Ok(Self { context, gathered })
     }
 
     /// One frame of these blobs, end to end: together 1 byte to [`BLOB_BYTES_MAX`].
     ///
-    /// One blob is compressed from where it lies; several are streamed in, which zstd gathers in its own window.
+    /// One blob is compressed from where it lies; several are gathered first, in memory that the encoder keeps.
     pub fn encode(&mut self, blobs: &[&[u8]]) -> Result<Vec<u8>> {
         self.encode_within(blobs, BLOB_BYTES_MAX)
     }
@@ -68,39 +71,26 @@ impl FrameEncoder {
         }
         // In range: it was just compared with a `usize`.
         #[expect(clippy::cast_possible_truncation, reason = "at most `raw_bytes_max`, a usize")]
-        let mut frame = Vec::with_capacity(zstd_safe::compress_bound(raw_bytes as usize));
+        let raw_bytes = raw_bytes as usize;
+        let mut frame = Vec::with_capacity(zstd_safe::compress_bound(raw_bytes));
         self.context.reset(ResetDirective::SessionOnly).map_err(refused_by_zstd)?;
         match blobs {
             [blob] => {
                 self.context.compress2(&mut frame, blob).map_err(refused_by_zstd)?;
             }
-            _ => self.stream(blobs, raw_bytes, &mut frame)?,
+            _ => {
+                self.gathered.clear();
+                self.gathered.reserve(raw_bytes);
+                for blob in blobs {
+                    self.gathered.extend_from_slice(blob);
+                }
+                self.context.compress2(&mut frame, &self.gathered).map_err(refused_by_zstd)?;
+            }
         }
         if frame.len() <= frame.capacity() / 2 {
             frame.shrink_to_fit();
         }
         Ok(frame)
-    }
-
-    fn stream(&mut self, blobs: &[&[u8]], raw_bytes: u64, frame: &mut Vec<u8>) -> Result<()> {
-        self.context.set_pledged_src_size(Some(raw_bytes)).map_err(refused_by_zstd)?;
-        let mut out = OutBuffer::around(frame);
-        for blob in blobs {
-            let mut input = InBuffer::around(blob);
-            while input.pos() < blob.len() {
-                let before = (input.pos(), out.pos());
-                self.context.compress_stream(&mut out, &mut input).map_err(refused_by_zstd)?;
-                must_move(before != (input.pos(), out.pos()))?;
-            }
-        }
-        loop {
-            let before = out.pos();
-            if self.context.end_stream(&mut out).map_err(refused_by_zstd)? == 0 {
-                break;
-            }
-            must_move(before != out.pos())?;
-        }
-        Ok(())
     }
 }
 
@@ -171,18 +161,6 @@ fn no_memory() -> Error {
     Error::Invalid {
         what: "zstd",
         reason: "no memory for its tables".into(),
-    }
-}
-
-/// The buffer has room for the worst case that zstd documents. Were it full all the same, this ends the loop.
-fn must_move(moved: bool) -> Result<()> {
-    if moved {
-        Ok(())
-    } else {
-        Err(Error::Invalid {
-            what: "zstd",
-            reason: "a frame outgrew its bound".into(),
-        })
     }
 }
 
