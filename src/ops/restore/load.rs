@@ -1,7 +1,8 @@
 //! Loading a database: definitions, all streams of rows side by side, indexes, and a comparison with what was dumped.
 //!
-//! Nothing goes over a temporary file. Triggers and foreign keys come after the rows, so the order of the streams does
-//! not matter. From its first statement to its last the database holds a table that says it is not whole.
+//! Nothing goes over a temporary file. A table with a stream of its own has its indexes built as soon as its rows are there,
+//! beside the rows of others. Triggers and foreign keys come after all rows, so the order of the streams does not matter.
+//! From its first statement to its last the database holds a table that says it is not whole.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +82,7 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
     match database.streams.split_first() {
         Some((schema, rows)) if schema.name == plan::SCHEMA_STREAM => by_streams(&task, schema, rows).await?,
         // As snapshots of earlier versions have it: one dump of everything.
-        _ => load_rows(&task, &database.streams, task.options).await?,
+        _ => load_rows(&task, &database.streams, task.options, None).await?,
     }
     let one_time_keys = finish(&task, session).await?;
     run.progress.done(&task.stage);
@@ -97,27 +98,36 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
         .await
         .context("read the definitions")?;
     task.run.progress.advance(&task.stage, bytes.len() as u64, 0);
-    let archive = Archive::open(&bytes, &task.info, task.tools, version, task.options.clone()).await?;
+    let mut archive = Archive::open(&bytes, &task.info, task.tools, version, task.options.clone()).await?;
     drop(bytes);
+    let alone = rows.iter().filter(|stream| stream.tables.len() == 1);
+    archive.set_apart(&alone.flat_map(|stream| stream.tables.clone()).collect::<Vec<_>>());
     warn(&archive.load(Section::BeforeData, 1).await.context("load the definitions")?);
     let options = LoadOptions {
         content: Content::Rows,
         ..task.options.clone()
     };
-    load_rows(task, rows, &options).await?;
+    load_rows(task, rows, &options, Some(&archive)).await?;
     warn(&archive.load(Section::AfterData, task.jobs).await.context("build the indexes")?);
     Ok(())
 }
 
-/// So many streams at once. The first failure drops the others, which ends their `pg_restore`s.
-async fn load_rows(task: &Task<'_>, streams: &[Stream], options: &LoadOptions) -> anyhow::Result<()> {
+/// So many streams at once, each followed by the indexes of its table. The first failure drops the others, which ends
+/// their `pg_restore`s.
+async fn load_rows(task: &Task<'_>, streams: &[Stream], options: &LoadOptions, indexes: Option<&Archive>) -> anyhow::Result<()> {
     // Together their windows are as large as that of one stream alone, which `limits.memory` has room for.
     let room = usize::try_from(task.reader.window_bytes() / WINDOW_BYTES_MIN).unwrap_or(usize::MAX);
     let together = task.jobs.min(streams.len()).min(room).max(1);
     let window_bytes = task.reader.window_bytes() / together as u64;
     let work = streams.iter().map(|stream| async move {
         let loading = load_stream(task, stream, options, window_bytes);
-        loading.await.with_context(|| format!("load the stream {}", stream.name))
+        loading.await.with_context(|| format!("load the stream {}", stream.name))?;
+        let (Some(archive), [table]) = (indexes, stream.tables.as_slice()) else {
+            return Ok(());
+        };
+        let built = archive.load_indexes(table).await;
+        warn(&built.with_context(|| format!("build the indexes of {table}"))?);
+        Ok(())
     });
     stream::iter(work).buffer_unordered(together).try_collect().await
 }

@@ -3,7 +3,8 @@
 //! `pg_restore` reads a file by name as often as it likes and by several jobs at once, which it refuses to do with
 //! standard input. The memory file is the child's standard input and is named `/proc/self/fd/0`: opening that name gives
 //! each job a position of its own, no other child inherits the file, and nothing is on a disk. In the same way the list
-//! of what to load is its standard output, on which it prints nothing when it loads into a database.
+//! of what to load is its standard output, on which it prints nothing when it loads into a database. What is in the
+//! archive, and which indexes can be built before all rows are there, is read by `contents`.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -13,7 +14,9 @@ use bytes::BytesMut;
 
 use super::Error;
 use super::child::Child;
+
 use super::conninfo::ConnInfo;
+use super::contents::Contents;
 use super::load::LoadOptions;
 use super::tools::{Tools, Version};
 
@@ -36,8 +39,7 @@ pub struct Archive {
     program: std::path::PathBuf,
     info: ConnInfo,
     options: LoadOptions,
-    list: Option<String>,
-    left_out: Vec<String>,
+    contents: Contents,
 }
 
 impl Archive {
@@ -48,22 +50,37 @@ impl Archive {
             program: tools.pg_restore(version)?.path.clone(),
             info: info.clone(),
             options,
-            list: None,
-            left_out: Vec::new(),
+            contents: Contents::default(),
         };
-        if !archive.options.superuser {
-            (archive.list, archive.left_out) = split_contents(&archive.contents().await?);
-        }
+        archive.contents = Contents::read(&archive.list().await?, archive.options.superuser);
         Ok(archive)
     }
 
     /// Lines of the table of contents that are left out, since only a superuser could load them.
     pub fn left_out(&self) -> &[String] {
-        &self.left_out
+        self.contents.left_out()
+    }
+
+    /// Of these tables, whose rows come in streams of their own, the indexes are built by [`Archive::load_indexes`] as soon
+    /// as those are there: [`Section::AfterData`] leaves them out.
+    pub fn set_apart(&mut self, tables: &[String]) {
+        self.contents.set_apart(tables);
+    }
+
+    /// Build the indexes and unique constraints of a table that was set apart.
+    pub async fn load_indexes(&self, table: &str) -> Result<String, Error> {
+        match self.contents.indexes_of(table) {
+            Some(list) => self.restore(Section::AfterData, 1, list).await,
+            None => Ok(String::new()),
+        }
     }
 
     /// Load one section by so many jobs. Gives what `pg_restore` said on the way; empty as a rule.
     pub async fn load(&self, section: Section, jobs: usize) -> Result<String, Error> {
+        self.restore(section, jobs, &self.contents.all()).await
+    }
+
+    async fn restore(&self, section: Section, jobs: usize, list: &str) -> Result<String, Error> {
         let mut command = self.info.command(&self.program);
         self.options.apply(&mut command);
         command.arg(match section {
@@ -73,16 +90,10 @@ impl Archive {
         if jobs > 1 && cfg!(target_os = "linux") {
             command.arg(format!("--jobs={jobs}"));
         }
-        let list = self.list.as_ref().map(|list| MemoryFile::new(list.as_bytes())).transpose()?;
-        let stdout = match &list {
-            None => Stdio::null(),
-            Some(list) => {
-                command.arg(format!("--use-list={}", MemoryFile::STDOUT));
-                list.stdio()?
-            }
-        };
+        let list = MemoryFile::new(list.as_bytes())?;
+        command.arg(format!("--use-list={}", MemoryFile::STDOUT));
         command.arg(format!("--dbname={}", self.info.to_argument())).arg(MemoryFile::STDIN);
-        let mut child = Child::spawn_with("pg_restore", command, self.file.stdio()?, stdout)?;
+        let mut child = Child::spawn_with("pg_restore", command, self.file.stdio()?, list.stdio()?)?;
         let (status, words) = child.wait_long().await?;
         if status.success() {
             Ok(words)
@@ -91,9 +102,10 @@ impl Archive {
         }
     }
 
-    async fn contents(&self) -> Result<String, Error> {
+    /// The table of contents, each entry with what it depends on.
+    async fn list(&self) -> Result<String, Error> {
         let mut command = self.info.command(&self.program);
-        command.args(["--list", MemoryFile::STDIN]);
+        command.args(["--list", "--verbose", MemoryFile::STDIN]);
         let mut child = Child::spawn_with("pg_restore --list", command, self.file.stdio()?, Stdio::piped())?;
         let output = child.exchange(&mut BytesMut::new()).await?;
         let (status, words) = child.wait().await?;
@@ -103,21 +115,6 @@ impl Archive {
             Err(child.failure(status, words))
         }
     }
-}
-
-/// Of a table of contents, the list to load and the lines that are left out; no list when none is.
-pub(super) fn split_contents(contents: &str) -> (Option<String>, Vec<String>) {
-    let (kept, left_out): (Vec<&str>, Vec<&str>) = contents.lines().partition(|line| !needs_superuser(line));
-    let list = if left_out.is_empty() { None } else { Some(kept.join("\n")) };
-    (list, left_out.into_iter().map(str::to_owned).collect())
-}
-
-/// `3358; 0 0 COMMENT - EXTENSION pg_trgm `, and the comment on the schema `public`, which servers before 15 give to
-/// their own superuser.
-fn needs_superuser(line: &str) -> bool {
-    let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
-    line.starts_with(|first: char| first.is_ascii_digit())
-        && (entry.starts_with("COMMENT - EXTENSION ") || entry.starts_with("COMMENT - SCHEMA public "))
 }
 
 /// A file without a name, in memory where the system has such files, that a child gets as a standard stream.
@@ -166,25 +163,5 @@ fn failed(source: std::io::Error) -> Error {
     Error::Pipe {
         program: "pg_restore",
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_comments_on_what_others_own_are_left_out() {
-        for (line, expected) in [
-            ("3358; 0 0 COMMENT - EXTENSION pg_trgm ", true),
-            ("3357; 0 0 COMMENT - SCHEMA public postgres", true),
-            ("2; 3079 16400 EXTENSION - pg_trgm ", false),
-            ("3359; 0 0 COMMENT public TABLE users synapse", false),
-            ("; Archive created at 0 0 COMMENT - EXTENSION x", false),
-            ("", false),
-        ] {
-            assert_eq!(needs_superuser(line), expected, "{line}");
-        }
-        assert_eq!(split_contents("2; 3079 16400 EXTENSION - pg_trgm ").0, None);
     }
 }

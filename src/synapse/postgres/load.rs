@@ -12,9 +12,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::process::Command;
 
 use super::Error;
-use super::archive::{MemoryFile, split_contents};
+use super::archive::MemoryFile;
 use super::child::Child;
 use super::conninfo::ConnInfo;
+use super::contents::split_contents;
 use super::tools::{Tools, Version};
 
 /// The head of a dump is tried as a whole table of contents at this size first, then at four times of it, and so on.

@@ -11,6 +11,7 @@ pub mod archive;
 pub mod check;
 mod child;
 pub mod conninfo;
+mod contents;
 pub mod copy;
 pub mod dump;
 pub mod facts;
