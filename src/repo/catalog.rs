@@ -90,6 +90,13 @@ impl Catalog {
         &self.entries
     }
 
+    /// The entries of one blob: its copies, in whatever packs.
+    pub fn entries_of(&self, id: &BlobId) -> &[SegmentEntry] {
+        let start = self.entries.partition_point(|entry| entry.blob.id < *id);
+        let count = self.entries[start..].iter().take_while(|entry| entry.blob.id == *id).count();
+        &self.entries[start..start + count]
+    }
+
     /// How many entries are held.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -102,10 +109,9 @@ impl Catalog {
 
     /// Every known copy of a blob, those in usable packs first.
     pub fn copies(&self, id: &BlobId) -> Vec<Location> {
-        let start = self.entries.partition_point(|entry| entry.blob.id < *id);
-        let mut copies: Vec<(bool, Location)> = self.entries[start..]
+        let mut copies: Vec<(bool, Location)> = self
+            .entries_of(id)
             .iter()
-            .take_while(|entry| entry.blob.id == *id)
             .map(|entry| {
                 let pack = &self.packs[entry.pack as usize];
                 (
@@ -133,9 +139,8 @@ impl Catalog {
 
     /// A copy of a blob in a usable pack that is also good enough for the caller; a preferred one if there is one.
     pub fn usable(&self, id: &BlobId, good: impl Fn(PackId) -> bool) -> Option<Location> {
-        let start = self.entries.partition_point(|entry| entry.blob.id < *id);
         let mut found = None;
-        for entry in self.entries[start..].iter().take_while(|entry| entry.blob.id == *id) {
+        for entry in self.entries_of(id) {
             let pack = &self.packs[entry.pack as usize];
             if pack.usable() && good(pack.id) {
                 let blob = entry.blob;

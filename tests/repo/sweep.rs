@@ -122,8 +122,8 @@ fn second_bytes(memory: &Memory, snapshot: &Snapshot) -> usize {
 async fn packs_that_are_mostly_dead_are_moved_and_nothing_live_is_lost() {
     let memory = memory();
     let repository = init(memory.clone()).await;
-    let common = noise(7, 1 << 20);
-    let old = [noise(1, 6 << 20), common.clone()].concat();
+    let common = noise(7, 2 << 20);
+    let old = [noise(1, 5 << 20), common.clone()].concat();
     let first = backup(&repository, &mut Bytes::new(&old)).await.unwrap();
     let kept = [noise(3, 1 << 20), common].concat();
     backup(&repository, &mut Bytes::new(&kept)).await.unwrap();
@@ -205,7 +205,7 @@ async fn at_every_call(fault: Fault) {
     for call in 1.. {
         let memory = memory();
         let whole = init(memory.clone()).await;
-        let common = noise(7, 500_000);
+        let common = noise(7, 1_200_000);
         let gone = backup(&whole, &mut Bytes::new(&noise(1, 300_000))).await.unwrap();
         days(&memory, 2);
         forget(&whole, &gone).await;
@@ -414,8 +414,8 @@ async fn a_late_snapshot_keeps_its_blobs_and_stops_nothing() {
 async fn without_an_identity_mostly_dead_data_packs_are_marked_and_no_frame_is_read() {
     let memory = memory();
     let repository = init(memory.clone()).await;
-    let common = noise(7, 500_000);
-    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
+    let common = noise(7, 2 << 20);
+    let first = backup(&repository, &mut Bytes::new(&[noise(1, 5 << 20), common.clone()].concat()))
         .await
         .unwrap();
     let kept = [noise(3, 1 << 20), common].concat();
@@ -446,7 +446,7 @@ async fn without_an_identity_mostly_dead_data_packs_are_marked_and_no_frame_is_r
 async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
     let memory = memory();
     let repository = init(memory.clone()).await;
-    let common = noise(7, 500_000);
+    let common = noise(7, 1_600_000);
     let first = backup(&repository, &mut Bytes::new(&[common.clone(), noise(1, 6 << 20)].concat()))
         .await
         .unwrap();
@@ -472,8 +472,8 @@ async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
 async fn no_more_is_moved_than_was_allowed() {
     let memory = memory();
     let repository = init(memory.clone()).await;
-    let common = noise(7, 1 << 20);
-    let first = backup(&repository, &mut Bytes::new(&[noise(1, 6 << 20), common.clone()].concat()))
+    let common = noise(7, 2 << 20);
+    let first = backup(&repository, &mut Bytes::new(&[noise(1, 5 << 20), common.clone()].concat()))
         .await
         .unwrap();
     backup(&repository, &mut Bytes::new(&[noise(3, 1 << 20), common].concat()))
@@ -505,7 +505,7 @@ async fn a_dry_run_prints_the_plan_that_is_applied() {
     let repository = init(memory.clone()).await;
     let common = noise(7, 1 << 20);
     for (seed, common) in [(1, common.clone()), (3, common)] {
-        backup(&repository, &mut Bytes::new(&[noise(seed, 6 << 20), common].concat()))
+        backup(&repository, &mut Bytes::new(&[noise(seed, 5 << 20), common].concat()))
             .await
             .unwrap();
         days(&memory, 2);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::claims::{Claim, Placement};
+use super::thin::{self, Nearby};
 use super::{Error, Result, Writer};
 use crate::format::list::ListEntry;
 use crate::format::{BLOB_BYTES_MAX, BlobId, FRAME_FILL_BYTES, PackId, PackKind};
@@ -46,6 +47,8 @@ pub struct Gatherer {
     placement: Arc<Placement>,
     frames: JoinSet<Result<()>>,
     waiting: VecDeque<(BlobId, u32, Place)>,
+    /// What the stream uses around here, where that is known.
+    nearby: Option<Nearby>,
     /// Raw bytes that the repository did not have.
     pub new_bytes: u64,
 }
@@ -63,18 +66,38 @@ impl Gatherer {
             placement: Arc::default(),
             frames: JoinSet::new(),
             waiting: VecDeque::new(),
+            nearby: None,
             new_bytes: 0,
         }
+    }
+
+    /// For blobs of a dump stream, whose next windows are told by [`Gatherer::look_ahead`] before they are pushed.
+    pub(super) fn for_stream(writer: &Writer) -> Self {
+        let nearby = (!writer.inner.frame_sizes.is_empty()).then(Nearby::default);
+        Self {
+            nearby,
+            ..Self::new(writer, PackKind::Database)
+        }
+    }
+
+    /// A window that is to come. Gives how many of them are to be told before the first is pushed.
+    pub(super) fn look_ahead(&mut self, blobs: &[(BlobId, Range<usize>)]) -> usize {
+        let Some(nearby) = &mut self.nearby else { return 0 };
+        nearby.look_ahead(&self.writer, blobs.iter().map(|(id, _)| id));
+        thin::WINDOWS_AHEAD
     }
 
     /// The blobs of one window of the stream, in order. `hint` knows packs of blobs that the index may not.
     pub(super) async fn push(&mut self, window: &Bytes, blobs: Vec<(BlobId, Range<usize>)>, hint: Hint<'_>) -> Result<()> {
         let new_before = self.new_bytes;
         let mut new = Vec::new();
+        if let Some(nearby) = &mut self.nearby {
+            nearby.step();
+        }
         for (id, range) in blobs {
             let length = u32::try_from(range.len()).unwrap_or(u32::MAX);
             let hinted = hint(&id).filter(|pack| self.writer.usable(*pack)).map(Claim::Known);
-            let place = match hinted.unwrap_or_else(|| self.writer.claim(id, &self.placement)) {
+            let place = match hinted.unwrap_or_else(|| self.writer.claim_near(id, &self.placement, self.nearby.as_ref())) {
                 Claim::Known(pack) => {
                     self.known_bytes += range.len();
                     Place::Known(pack)

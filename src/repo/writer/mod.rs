@@ -33,6 +33,7 @@ mod lists;
 mod packer;
 mod segments;
 mod stream;
+mod thin;
 
 pub use alongside::Alongside;
 pub use budget::Budget;
@@ -47,6 +48,7 @@ use claims::Claims;
 use encoders::Encoders;
 use packer::Packer;
 use segments::Segments;
+use thin::{FrameSizes, Nearby};
 
 /// zstd level of every frame: 3 takes a third more time for half a percent less (measured on dumps); others are not offered.
 pub const COMPRESSION_LEVEL: i32 = 2;
@@ -86,6 +88,7 @@ struct Inner {
     uploads: Arc<Semaphore>,
     claims: Mutex<Claims>,
     encoders: Encoders,
+    frame_sizes: FrameSizes,
     /// Memory of parts that were sent.
     spare_parts: Mutex<Vec<bytes::BytesMut>>,
     packers: [tokio::sync::Mutex<Packer>; 3],
@@ -120,9 +123,11 @@ impl Writer {
     /// The same under this id, which the session's segments carry.
     pub fn open_as(run: ObjectId, repository: &Repository, catalog: Arc<Catalog>, distrusted: BTreeSet<PackId>, budget: &Budget) -> Self {
         let packer = |kind| tokio::sync::Mutex::new(Packer::new(kind));
+        let frame_sizes = FrameSizes::of(&catalog, budget.catalog_bytes);
         let inner = Inner {
             repository: repository.clone(),
             catalog,
+            frame_sizes,
             distrusted,
             work: Arc::new(Semaphore::new(budget.work_kib as usize)),
             work_kib: budget.work_kib,
@@ -201,12 +206,21 @@ impl Writer {
     /// Is this blob to be sent? Exactly one caller is told [`Claim::New`] and must then bring it in the frame whose
     /// `placement` it gave.
     pub fn claim(&self, id: BlobId, placement: &Arc<Placement>) -> Claim {
+        self.claim_near(id, placement, None)
+    }
+
+    /// The same for a blob of a stream: a copy in a frame that is thin there does not count.
+    fn claim_near(&self, id: BlobId, placement: &Arc<Placement>, nearby: Option<&Nearby>) -> Claim {
         let mut claims = lock(&self.inner.claims);
         if let Some(placement) = claims.get(&id) {
             return Claim::Pending(placement);
         }
-        if let Some(location) = self.inner.catalog.usable(&id, |pack| !self.inner.distrusted.contains(&pack)) {
-            return Claim::Known(location.pack);
+        let known = match nearby {
+            Some(nearby) => self.known_nearby(&id, nearby),
+            None => self.known(&id, None),
+        };
+        if let Some(pack) = known {
+            return Claim::Known(pack);
         }
         claims.insert(id, placement);
         Claim::New

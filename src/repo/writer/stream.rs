@@ -1,8 +1,10 @@
 //! A byte stream of unknown length into blobs: cut by content, hash, gather, and a list of what came of it.
 //!
-//! While one window is hashed on a blocking thread the next is read. The end of the stream is believed only if the
+//! While one window is hashed on a blocking thread the next is read. Where the repository knows earlier nights, windows wait until the
+//! two after them are hashed: what is used around a blob decides whether its old frame is still worth reading (`thin`). The end of the stream is believed only if the
 //! reader says so: an error at the end fails the stream.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +14,9 @@ use super::alongside::Alongside;
 use super::gather::Gatherer;
 use super::lists::ListWriter;
 use super::{Error, Result, Writer};
+use crate::format::BlobId;
 use crate::format::chunk::Chunker;
 use crate::format::list::List;
-use crate::format::{BlobId, PackKind};
 use crate::repo::aside;
 
 /// Raw bytes that are read, cut and hashed together.
@@ -40,7 +42,9 @@ pub struct Stored {
     pub new_bytes: u64,
 }
 
-type Hashed = BoxFuture<'static, Result<(Bytes, Vec<(BlobId, Range<usize>)>)>>;
+/// Bytes, and the blobs in them.
+type Window = (Bytes, Vec<(BlobId, Range<usize>)>);
+type Hashed = BoxFuture<'static, Result<Window>>;
 
 impl Writer {
     /// Store everything that `source` gives until its end. `advance` is told of raw bytes as they are read;
@@ -53,7 +57,8 @@ impl Writer {
         advance: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Stored> {
         let chunker = Chunker::new(self.inner.repository.info.chunk_sizes).map_err(|source| Error::Encode { source })?;
-        let mut gatherer = Gatherer::new(self, PackKind::Database);
+        let mut gatherer = Gatherer::for_stream(self);
+        let mut windows = VecDeque::new();
         let mut list = ListWriter::new(self);
         let mut buffer = BytesMut::new();
         let mut hashing: Option<Hashed> = None;
@@ -68,8 +73,12 @@ impl Writer {
             let cuts = cut(&chunker, &buffer, at_end);
             let window = buffer.split_to(cuts.last().map_or(0, |last| last.end)).freeze();
             if let Some(hashed) = hashing.take() {
-                let (window, blobs) = hashed.await?;
-                push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
+                let hashed = hashed.await?;
+                let ahead = gatherer.look_ahead(&hashed.1);
+                windows.push_back(hashed);
+                if windows.len() > ahead {
+                    push(&mut gatherer, &mut alongside, read_bytes, windows.pop_front()).await?;
+                }
             }
             hashing = Some(aside::work(move || hash(window, cuts)));
             while let Some(entry) = gatherer.ready() {
@@ -80,8 +89,12 @@ impl Writer {
             }
         }
         if let Some(hashed) = hashing {
-            let (window, blobs) = hashed.await?;
-            push(&mut gatherer, &mut alongside, read_bytes, &window, blobs).await?;
+            let hashed = hashed.await?;
+            gatherer.look_ahead(&hashed.1);
+            windows.push_back(hashed);
+        }
+        while !windows.is_empty() {
+            push(&mut gatherer, &mut alongside, read_bytes, windows.pop_front()).await?;
         }
         gatherer.finish().await?;
         while let Some(entry) = gatherer.ready() {
@@ -95,19 +108,14 @@ impl Writer {
     }
 }
 
-async fn push(
-    gatherer: &mut Gatherer,
-    alongside: &mut Option<Alongside<'_>>,
-    position: u64,
-    window: &Bytes,
-    blobs: Vec<(BlobId, Range<usize>)>,
-) -> Result<()> {
+async fn push(gatherer: &mut Gatherer, alongside: &mut Option<Alongside<'_>>, position: u64, window: Option<Window>) -> Result<()> {
+    let Some((window, blobs)) = window else { return Ok(()) };
     match alongside {
         Some(alongside) => {
             alongside.advance(position).await?;
-            gatherer.push(window, blobs, &|id| alongside.hint(id)).await
+            gatherer.push(&window, blobs, &|id| alongside.hint(id)).await
         }
-        None => gatherer.push(window, blobs, &|_| None).await,
+        None => gatherer.push(&window, blobs, &|_| None).await,
     }
 }
 
@@ -133,7 +141,7 @@ fn cut(chunker: &Chunker, data: &[u8], at_end: bool) -> Vec<Range<usize>> {
     cuts
 }
 
-fn hash(window: Bytes, cuts: Vec<Range<usize>>) -> (Bytes, Vec<(BlobId, Range<usize>)>) {
+fn hash(window: Bytes, cuts: Vec<Range<usize>>) -> Window {
     let blobs = cuts.into_iter().map(|range| (BlobId::of(&window[range.clone()]), range)).collect();
     (window, blobs)
 }
