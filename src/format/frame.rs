@@ -74,18 +74,15 @@ impl FrameEncoder {
         let raw_bytes = raw_bytes as usize;
         let mut frame = Vec::with_capacity(zstd_safe::compress_bound(raw_bytes));
         self.context.reset(ResetDirective::SessionOnly).map_err(refused_by_zstd)?;
-        match blobs {
-            [blob] => {
-                self.context.compress2(&mut frame, blob).map_err(refused_by_zstd)?;
+        if let [blob] = blobs {
+            self.context.compress2(&mut frame, blob).map_err(refused_by_zstd)?;
+        } else {
+            self.gathered.clear();
+            self.gathered.reserve(raw_bytes);
+            for blob in blobs {
+                self.gathered.extend_from_slice(blob);
             }
-            _ => {
-                self.gathered.clear();
-                self.gathered.reserve(raw_bytes);
-                for blob in blobs {
-                    self.gathered.extend_from_slice(blob);
-                }
-                self.context.compress2(&mut frame, &self.gathered).map_err(refused_by_zstd)?;
-            }
+            self.context.compress2(&mut frame, &self.gathered).map_err(refused_by_zstd)?;
         }
         if frame.len() <= frame.capacity() / 2 {
             frame.shrink_to_fit();

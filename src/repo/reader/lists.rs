@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 
 use super::{Reader, Wanted};
 use crate::format::BlobId;
@@ -149,12 +149,12 @@ impl Walk {
 
 impl Reader {
     /// The bytes of a list's stream, window by window, fetched ahead.
-    pub fn windows<'a>(&'a self, list: &List) -> impl Stream<Item = Result<Window>> + Send + use<'a> {
+    pub fn windows<'a>(&'a self, list: &List) -> BoxStream<'a, Result<Window>> {
         self.windows_within(list, self.window_bytes)
     }
 
     /// The same in windows of at most so many bytes, for who reads several streams at once.
-    pub fn windows_within<'a>(&'a self, list: &List, window_bytes: u64) -> impl Stream<Item = Result<Window>> + Send + use<'a> {
+    pub fn windows_within<'a>(&'a self, list: &List, window_bytes: u64) -> BoxStream<'a, Result<Window>> {
         let asks: BoxStream<'a, Result<Ask>> = Box::pin(stream::unfold(Some(Walk::new(list)), move |walk| async move {
             let mut walk = walk?;
             match walk.next(self, window_bytes).await {
@@ -175,12 +175,15 @@ impl Reader {
             })
             .buffered(WINDOWS_AHEAD),
         );
-        stream::unfold((fetched, HashMap::new()), move |(mut fetched, carried)| async move {
-            Some(match fetched.next().await? {
-                Ok((window, blobs, next)) => (self.complete(window, blobs, &carried).await, (fetched, next)),
-                Err(error) => (Err(error), (fetched, HashMap::new())),
-            })
-        })
+        Box::pin(stream::unfold(
+            (fetched, HashMap::new()),
+            move |(mut fetched, carried)| async move {
+                Some(match fetched.next().await? {
+                    Ok((window, blobs, next)) => (self.complete(window, blobs, &carried).await, (fetched, next)),
+                    Err(error) => (Err(error), (fetched, HashMap::new())),
+                })
+            },
+        ))
     }
 
     /// A window in its order, out of what was fetched for it and what the one before brought along.
