@@ -33,6 +33,9 @@ pub mod stats;
 pub mod tag;
 pub mod verify;
 
+#[cfg(test)]
+mod simulation;
+
 /// What every verb is given beside its options: who looks on, and how it is told to stop.
 #[derive(Debug, Clone)]
 pub struct Run<'a> {

@@ -23,7 +23,7 @@ pub(super) fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 /// Wait so long.
 pub(super) async fn pause(duration: Duration) {
     #[cfg(test)]
-    if super::simulation::is_running() {
+    if super::bugs::simulating() {
         return;
     }
     tokio::time::sleep(duration).await;

@@ -15,7 +15,7 @@ use crate::format::{self, BlobId, PackId, PackKind, keys};
 use crate::store::{self, ByteRange, Listed};
 
 #[cfg(test)]
-use super::simulation::bugs::{Bug, planted};
+use super::bugs::{Bug, planted};
 
 /// Bytes one index entry takes in memory.
 pub const ENTRY_BYTES: usize = size_of::<SegmentEntry>();

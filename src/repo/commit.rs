@@ -19,7 +19,7 @@ use crate::format::{ObjectId, PackId, keys};
 use crate::store;
 
 #[cfg(test)]
-use super::simulation::bugs::{Bug, planted, reuse_marks};
+use super::bugs::{Bug, planted, reuse_marks};
 
 /// How often the check may be made anew before the run gives up.
 const CHECKS_MAX: usize = 5;

@@ -32,7 +32,7 @@ pub mod walk;
 pub mod writer;
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod bugs;
 
 /// Where fresh ids come from: 128 random bits each. A parameter, so that a simulation can be repeated.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ pub struct Repository {
 impl Repository {
     /// One that is not sealed, as if it had been opened.
     #[cfg(test)]
-    fn plain(store: Arc<dyn Store>, info: RepositoryInfo, ids: Ids) -> Self {
+    pub(crate) fn plain(store: Arc<dyn Store>, info: RepositoryInfo, ids: Ids) -> Self {
         let (info, keyring) = (Arc::new(info), Arc::default());
         let sealed = None;
         Self {

@@ -141,7 +141,7 @@ impl Reader {
                 break;
             }
             #[cfg(test)]
-            if crate::repo::simulation::bugs::planted(crate::repo::simulation::bugs::Bug::FirstIndexKept) {
+            if crate::repo::bugs::planted(crate::repo::bugs::Bug::FirstIndexKept) {
                 continue;
             }
             if gone || round == 0 {

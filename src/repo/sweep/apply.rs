@@ -16,7 +16,7 @@ use crate::repo::{Repository, Result};
 use crate::store;
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 /// What applying is told.
 #[derive(Debug, Clone)]

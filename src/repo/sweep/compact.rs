@@ -21,7 +21,7 @@ use crate::repo::writer::put_segment;
 use crate::repo::{Error, Repository, Result};
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 /// A new segment is cut at this size: small enough to be read whole in little memory.
 const SEGMENT_BYTES: usize = 16 << 20;

@@ -14,7 +14,7 @@ use super::{Moves, SeenPack, Share};
 use crate::format::{BlobId, PackId};
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 /// What the two passes found beside the shares of the packs.
 pub(super) struct Joined {

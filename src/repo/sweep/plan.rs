@@ -14,7 +14,7 @@ use crate::repo::writer::PACK_BYTES;
 use crate::store::uploads::OpenUpload;
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 /// Packs shorter than this are small: a quarter of a full one.
 const SMALL_BYTES: u64 = PACK_BYTES / 4;

@@ -22,7 +22,7 @@ use super::{Error, Repository, Result};
 use crate::format::{BlobId, ObjectId, PackId, PackKind};
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 mod alongside;
 mod budget;

@@ -21,7 +21,7 @@ use crate::repo::aside;
 use crate::store::{self, PartTag, Store, UploadId};
 
 #[cfg(test)]
-use crate::repo::simulation::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted};
 
 /// How often a small pack of unknown outcome is sent anew.
 const PUTS_MAX: usize = 5;

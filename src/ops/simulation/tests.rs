@@ -11,10 +11,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::RUNNING;
-use super::bugs::{Bug, plant};
 use super::scheduler::Scheduler;
 use super::worlds::{WORLDS, World};
+use crate::repo::bugs::{self, Bug, plant};
 
 /// Seeds of the usual test run.
 const SEEDS: u64 = 4_000;
@@ -30,7 +29,7 @@ struct Outcome {
 
 fn simulate(world: &World, seed: u64, bug: Option<Bug>) -> Outcome {
     plant(bug);
-    RUNNING.set(true);
+    bugs::simulate(true);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let processes = tokio::task::LocalSet::new();
     let outcome = processes.block_on(&runtime, async {
@@ -44,7 +43,7 @@ fn simulate(world: &World, seed: u64, bug: Option<Bug>) -> Outcome {
         }
     });
     plant(None);
-    RUNNING.set(false);
+    bugs::simulate(false);
     outcome
 }
 

@@ -1,7 +1,8 @@
 //! The rules of the protocol, each with the mistake that turns it off: the simulation must find every one of them.
 //!
 //! The product asks [`planted`] at the place where it keeps a rule, in lines that exist under `cfg(test)` only. A bug is
-//! planted for one thread, since a simulated world runs on one; all other tests go on with the rules.
+//! planted for one thread, since a simulated world runs on one; all other tests go on with the rules. The worlds stand in
+//! `ops::simulation`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -13,7 +14,7 @@ use crate::repo::Repository;
 use crate::repo::catalog::Presence;
 
 /// One mistake in the code. (No grace, a window longer than it, stamps that lag too much, and writes that land again much later are
-/// mistakes of the world: see `tests`.)
+/// mistakes of the world: see `ops::simulation::tests`.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// B4: no check before the commit.
@@ -58,9 +59,20 @@ pub(crate) enum Bug {
 type Marks = HashMap<usize, (Arc<RepositoryInfo>, HashSet<PackId>)>;
 
 thread_local! {
+    static SIMULATING: Cell<bool> = const { Cell::new(false) };
     static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     /// By the address of a process's own `repository.json`, which is kept: addresses that come back would not repeat.
     static MARKS: RefCell<Marks> = RefCell::default();
+}
+
+/// Does this thread simulate? Then nothing waits for a real clock: the scheduler decides what comes late.
+pub(crate) fn simulating() -> bool {
+    SIMULATING.get()
+}
+
+/// From now on, on this thread.
+pub(crate) fn simulate(yes: bool) {
+    SIMULATING.set(yes);
 }
 
 /// Is this mistake to be made?
@@ -69,7 +81,7 @@ pub(crate) fn planted(bug: Bug) -> bool {
 }
 
 /// From now on, on this thread.
-pub(super) fn plant(bug: Option<Bug>) {
+pub(crate) fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
     MARKS.take();
 }

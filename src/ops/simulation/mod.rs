@@ -6,13 +6,9 @@
 //! is dead, or twice. Chance decides, from one seed. The *truth* looks after every request: each listed
 //! snapshot is complete and indexed. In the end all are dropped, and prunes must leave no garbage.
 //!
-//! **Where things are.** `worlds`: who lives together, and how much goes wrong. `processes`: what each does. `bugs`: the rules of the
-//! protocol that can be turned off, to see that the simulation is not blind. `tests`: how many seeds, and which bug is found with
-//! how many. One seed alone: see `tests`.
-
-use std::cell::Cell;
-
-pub(crate) mod bugs;
+//! **Where things are.** `worlds`: who lives together, and how much goes wrong. `processes`: what each does. `repo::bugs`: the rules of
+//! the protocol that can be turned off, to see that the simulation is not blind. `tests`: how many seeds, and which bug is found
+//! with how many. One seed alone: see `tests`.
 
 mod homeserver;
 mod pause;
@@ -23,12 +19,3 @@ mod tests;
 mod truth;
 mod wire;
 mod worlds;
-
-thread_local! {
-    static RUNNING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Does this thread simulate? Then nothing waits for a real clock: the scheduler decides what comes late.
-pub(crate) fn is_running() -> bool {
-    RUNNING.get()
-}

@@ -182,7 +182,7 @@ async fn forget(repository: &Repository, keep: usize) -> Result<()> {
     let listed = loaded.iter().rev().filter(|one| !one.late).take(keep);
     let kept: Vec<&String> = listed.chain(loaded.iter().rev().take(keep)).map(|one| &one.key.key).collect();
     for one in loaded.iter().filter(|one| !kept.contains(&&one.key.key)) {
-        repository.store.delete(&one.key.key).await?;
+        repository.store().delete(&one.key.key).await?;
     }
     Ok(())
 }
