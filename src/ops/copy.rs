@@ -5,7 +5,6 @@
 //! where it was when it is run again, since what it sent is in the destination's index.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -15,8 +14,9 @@ use serde::Serialize;
 use super::items::{self, config_name, stop_if_cancelled};
 use super::{Error, Limits, Run};
 use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
-use crate::format::{ObjectId, PackId, PackKind};
-use crate::repo::commit::{self, CheckFailed};
+use crate::format::{ObjectId, PackKind};
+use crate::repo::attempts::{self, Attempt};
+use crate::repo::commit;
 use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::transfer::Transfer;
@@ -75,8 +75,6 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
-/// How often a session may start over because packs it relied on vanished at the destination.
-const ATTEMPTS_MAX: usize = 3;
 /// Snapshots that are committed together: lists and shards that they share are read once.
 const SNAPSHOTS_TOGETHER_MAX: usize = 16;
 /// After so many new bytes what is whole is committed first.
@@ -213,37 +211,21 @@ async fn session(
     run: &Run<'_>,
 ) -> anyhow::Result<usize> {
     let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
-    let mut distrusted = BTreeSet::new();
-    for _ in 0..ATTEMPTS_MAX {
-        let load = async {
-            catalog::load(destination, budget.catalog_bytes)
-                .await
-                .context("load the index of the destination")
-        };
-        let catalog = run.until_cancelled(load).await?;
-        let writer = Writer::open(destination, Arc::new(catalog), distrusted.clone(), &budget);
-        let session = Session {
-            reader,
-            writer: &writer,
-            run,
-        };
-        match run.until_cancelled(Box::pin(session.attempt(snapshots))).await {
-            Ok(Attempt::Done(done)) => {
-                report.problems.extend(done.problems);
-                report.copied.extend(done.copied);
-                report.blobs += done.blobs;
-                report.new_bytes += done.new_bytes;
-                return Ok(done.taken);
-            }
-            Ok(Attempt::Gone(packs)) => distrusted.extend(packs),
-            Err(error) => {
-                writer.abort().await;
-                return Err(error);
-            }
-        }
-    }
-    let hint = "something other than this program deletes objects there: look at the bucket's lifecycle rules";
-    Err(Error::failed("packs that these copies rely on keep vanishing at the destination", hint).into())
+    let load = async || {
+        let load = catalog::load(destination, budget.catalog_bytes);
+        run.until_cancelled(async { load.await.context("load the index of the destination") })
+            .await
+    };
+    let done = attempts::attempts(destination, &budget, load, async |writer, _| {
+        let session = Session { reader, writer, run };
+        run.until_cancelled(Box::pin(session.attempt(snapshots))).await
+    });
+    let done = done.await?;
+    report.problems.extend(done.problems);
+    report.copied.extend(done.copied);
+    report.blobs += done.blobs;
+    report.new_bytes += done.new_bytes;
+    Ok(done.taken)
 }
 
 /// Reading, writing, and who looks on.
@@ -253,12 +235,7 @@ struct Session<'a> {
     run: &'a Run<'a>,
 }
 
-enum Attempt {
-    Done(Done),
-    /// These packs of the destination vanished before the commit.
-    Gone(Vec<PackId>),
-}
-
+/// What a session came to.
 #[derive(Default)]
 struct Done {
     taken: usize,
@@ -269,7 +246,7 @@ struct Done {
 }
 
 impl Session<'_> {
-    async fn attempt(&self, snapshots: &[Loaded]) -> anyhow::Result<Attempt> {
+    async fn attempt(&self, snapshots: &[Loaded]) -> anyhow::Result<Attempt<Done>> {
         let mut done = Done::default();
         let mut whole: Vec<(&Loaded, Bytes)> = Vec::new();
         let mut transfer = Transfer::new(self.reader, self.writer);
@@ -291,14 +268,15 @@ impl Session<'_> {
         }
         let transferred = transfer.finish().await.context("write the packs")?;
         (done.blobs, done.new_bytes) = (transferred.blobs, transferred.new_bytes);
-        let finished = self.writer.finish().await.context("finish the packs")?;
-        let mut relied = self.writer.relied();
-        relied.extend(finished.packs);
+        let relied = match attempts::finish(self.writer, &BTreeSet::new()).await.context("finish the packs")? {
+            Attempt::Done(relied) => relied,
+            Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
+        };
         for (loaded, object) in whole {
-            match commit::commit_again(self.writer.repository(), &relied, &object).await {
-                Ok(_) => done.copied.push(line(loaded)),
-                Err(CheckFailed::Gone(packs)) => return Ok(Attempt::Gone(packs)),
-                Err(CheckFailed::Error(error)) => return Err(error).context("commit the snapshot"),
+            let committed = commit::commit_again(self.writer.repository(), &relied, &object).await;
+            match Attempt::of(committed).context("commit the snapshot")? {
+                Attempt::Done(_) => done.copied.push(line(loaded)),
+                Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
             }
             self.run.progress.advance("copy", 0, 1);
         }

@@ -78,8 +78,7 @@ pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::r
         }
         repair(repository, &presence, &bad, &mut packs).await?;
     }
-    let packs = packs.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    Err(CheckFailed::Error(Error::PacksVanish { packs }))
+    Err(CheckFailed::Error(Error::vanished(&packs)))
 }
 
 /// What a check with a planted mistake goes by.

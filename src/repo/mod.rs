@@ -13,6 +13,7 @@ use crate::format::{BlobId, ObjectId, PackId};
 use crate::store::{self, Store};
 
 mod aside;
+pub mod attempts;
 pub mod catalog;
 pub mod commit;
 pub mod drills;
@@ -114,6 +115,9 @@ impl Repository {
         &self.ids
     }
 }
+
+/// Packs that are named in a message.
+const PACKS_SHOWN: usize = 3;
 
 /// Why something in the repository could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -257,6 +261,12 @@ impl Error {
     pub(crate) fn is_of_a_later_version(&self) -> bool {
         let Self::Damaged { source, .. } = self else { return false };
         matches!(source, format::Error::Version { .. } | format::Error::Feature { .. })
+    }
+
+    /// Packs that were relied on vanished, again and again; the first of them are named.
+    pub(crate) fn vanished<'a>(packs: impl IntoIterator<Item = &'a PackId>) -> Self {
+        let shown: Vec<String> = packs.into_iter().take(PACKS_SHOWN).map(ToString::to_string).collect();
+        Self::PacksVanish { packs: shown.join(", ") }
     }
 
     pub(crate) fn damaged(key: &str, source: format::Error) -> Self {

@@ -48,7 +48,7 @@ pub(super) async fn repair(
                     packs.insert(copy_pack(repository, bad).await?);
                 }
                 (None, None) if presence.packs.contains_key(&id) => {
-                    return Err(Error::PacksVanish { packs: id.to_string() }.into());
+                    return Err(Error::vanished([&id]).into());
                 }
                 _ => gone.push(id),
             }

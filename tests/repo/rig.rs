@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -9,7 +10,8 @@ use synapse_backup::format::snapshot::{Database, Facts, Snapshot, Stream, Stream
 use synapse_backup::ops::verify::{self, Report};
 use synapse_backup::ops::{self, Limits, Run, Tools};
 use synapse_backup::progress::Quiet;
-use synapse_backup::repo::commit::{self, CheckFailed};
+use synapse_backup::repo::attempts::{self, Attempt};
+use synapse_backup::repo::commit;
 use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::reader::Reader;
 use synapse_backup::repo::writer::{Alongside, Budget, Source, SourceError, Stored, Writer};
@@ -107,36 +109,34 @@ pub(crate) async fn backup_with(
     index_bytes: usize,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, String> {
-    let catalog = catalog::load(repository, index_bytes).await.map_err(|error| error.to_string())?;
-    let reader = Reader::open(repository, 64 << 20, 4).await.map_err(|error| error.to_string())?;
-    let alongside = previous.map(|snapshot| Alongside::new(&reader, &snapshot.databases[0].streams[0].list));
     let budget = Budget::new(LIMITS.memory_bytes, LIMITS.connections);
-    let writer = Writer::open(repository, Arc::new(catalog), std::collections::BTreeSet::new(), &budget);
-    let ended = take(&writer, source, alongside).await;
-    if ended.is_err() {
-        writer.abort().await;
-    }
-    ended
+    let mut sources = vec![source];
+    let ended = attempts::attempts(
+        repository,
+        &budget,
+        async || Ok(catalog::load(repository, index_bytes).await?),
+        async |writer, _| take(writer, sources.pop(), previous).await,
+    );
+    ended.await.map_err(|error: anyhow::Error| error.to_string())
 }
 
-async fn take(writer: &Writer, source: &mut dyn Source, alongside: Option<Alongside<'_>>) -> Result<Snapshot, String> {
-    let time = writer.repository().date().await.map_err(|error| error.to_string())?;
-    let stored = writer
-        .store_stream("main", source, alongside, &|_| {})
-        .await
-        .map_err(|error| error.to_string())?;
-    let finished = writer.finish().await.map_err(|error| error.to_string())?;
-    let mut relied = writer.relied();
-    relied.extend(finished.packs);
-    let committed = commit::commit(writer.repository(), &relied, |id, packs| Snapshot {
+async fn take(writer: &Writer, source: Option<&mut dyn Source>, previous: Option<&Snapshot>) -> anyhow::Result<Attempt<Snapshot>> {
+    let source = source.context("packs are gone, and this source cannot be read again")?;
+    let repository = writer.repository();
+    let time = repository.date().await?;
+    let reader = Reader::open(repository, 64 << 20, 4).await?;
+    let alongside = previous.map(|snapshot| Alongside::new(&reader, &snapshot.databases[0].streams[0].list));
+    let stored = writer.store_stream("main", source, alongside, &|_| {}).await?;
+    let relied = match attempts::finish(writer, &reader.damaged_packs()).await? {
+        Attempt::Done(relied) => relied,
+        Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
+    };
+    let committed = commit::commit(repository, &relied, |id, packs| Snapshot {
         id,
         packs: packs.iter().copied().collect(),
-        ..document(writer.repository(), &stored, time)
+        ..document(repository, &stored, time)
     });
-    committed.await.map_err(|failed| match failed {
-        CheckFailed::Gone(packs) => format!("gone: {packs:?}"),
-        CheckFailed::Error(error) => error.to_string(),
-    })
+    Ok(Attempt::of(committed.await)?)
 }
 
 pub(crate) fn document(repository: &Repository, stored: &Stored, time: Timestamp) -> Snapshot {

@@ -14,6 +14,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::{ObjectId, PackId, keys};
 use crate::ops::{Error, Run};
 use crate::repo::Repository;
+use crate::repo::attempts::Attempt;
 use crate::repo::commit::{self, CheckFailed};
 
 /// What a commit that is on its way gets to come to its end after the signal.
@@ -21,13 +22,13 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// What taking a snapshot back may take, of which nobody knows whether it landed.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Check and commit (B4 to B6); `Err` inside: these packs are gone, and nothing was committed.
+/// Check and commit (B4 to B6).
 pub(super) async fn commit(
     repository: &Repository,
     relied: &BTreeSet<PackId>,
     document: impl Fn(ObjectId, &BTreeSet<PackId>) -> Snapshot,
     run: &Run<'_>,
-) -> anyhow::Result<Result<Snapshot, Vec<PackId>>> {
+) -> anyhow::Result<Attempt<Snapshot>> {
     let on_its_way: Mutex<Option<String>> = Mutex::default();
     let note = |id: ObjectId, packs: &BTreeSet<PackId>| {
         let document = document(id, packs);
@@ -52,10 +53,6 @@ pub(super) async fn commit(
     ended.map_err(|error| error.context(Error::interrupted()))
 }
 
-fn outcome(ended: Result<Snapshot, CheckFailed>) -> anyhow::Result<Result<Snapshot, Vec<PackId>>> {
-    match ended {
-        Ok(snapshot) => Ok(Ok(snapshot)),
-        Err(CheckFailed::Gone(packs)) => Ok(Err(packs)),
-        Err(CheckFailed::Error(error)) => Err(error).context("commit the snapshot"),
-    }
+fn outcome(ended: Result<Snapshot, CheckFailed>) -> anyhow::Result<Attempt<Snapshot>> {
+    Attempt::of(ended).context("commit the snapshot")
 }

@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connect::{self, Source};
-use super::{Error, Limits, Part, Parts, Run, Tools};
+use super::{Limits, Part, Parts, Run, Tools};
 use crate::format::snapshot::{MediaIncluded, Problem, SigningKey, Snapshot, Totals};
 use crate::format::{FORMAT_VERSION, ItemPath, ObjectId, PackId};
 use crate::repo::Repository;
+use crate::repo::attempts::{self, Attempt};
 use crate::repo::catalog::{self, Catalog};
 use crate::repo::extend;
 use crate::repo::reader::Reader;
@@ -82,57 +83,36 @@ pub struct Options {
     pub tool_version: String,
 }
 
-/// How often a run may start over because packs it relied on vanished.
-const ATTEMPTS_MAX: usize = 3;
-/// How long a run that failed may take to abort its uploads.
-const ABORT_PATIENCE: Duration = Duration::from_secs(4);
-
 /// Take a snapshot of a homeserver.
 pub async fn backup(repository: &Repository, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let dry = options.dry_run.then(|| repository.discarding_writes());
     let repository = dry.as_ref().unwrap_or(repository);
-    let mut prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
-    let mut distrusted = BTreeSet::new();
-    for _ in 0..ATTEMPTS_MAX {
-        let writer = Writer::open(repository, Arc::clone(&prepared.catalog), distrusted.clone(), &prepared.budget);
-        match Box::pin(attempt(&writer, &prepared, homeserver, options, run)).await {
-            Ok(Attempt::Committed(report)) => return Ok(*report),
-            // B4: what vanished is sent again; all the rest, this attempt's own packs too, is found in the index.
-            Ok(Attempt::Gone(packs)) => {
-                distrusted.extend(packs);
-                prepared.catalog = run
-                    .until_cancelled(load_catalog(repository, &prepared.budget, &prepared.bases))
-                    .await?;
-            }
-            Err(error) => {
-                if tokio::time::timeout(ABORT_PATIENCE, writer.abort()).await.is_err() {
-                    tracing::warn!("unfinished uploads could not be aborted in time; the store cleans them up");
-                }
-                return Err(error);
-            }
-        }
-    }
-    let hint = "something other than this program deletes objects: look at the bucket's lifecycle rules";
-    Err(Error::failed("packs that this backup relies on keep vanishing", hint).into())
+    let prepared = run.until_cancelled(prepare(repository, homeserver, options)).await?;
+    let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
+    let load = async || run.until_cancelled(load_catalog(repository, &budget, &prepared.bases)).await;
+    let report = attempts::attempts(repository, &budget, load, async |writer, catalog| {
+        let taking = Taking {
+            writer,
+            catalog,
+            prepared: &prepared,
+            homeserver,
+            options,
+            run,
+        };
+        Box::pin(taking.attempt()).await
+    });
+    Ok(*report.await?)
 }
 
 /// What is known before anything is sent.
 struct Prepared {
-    budget: Budget,
-    catalog: Arc<Catalog>,
     bases: Bases,
     tools: Option<postgres::Tools>,
     sources: Vec<Source>,
     started: Instant,
 }
 
-/// How an attempt ended.
-enum Attempt {
-    Committed(Box<Report>),
-    Gone(Vec<PackId>),
-}
-
-/// Load the index (B1) and the last snapshot, find the programs of PostgreSQL.
+/// The last snapshot, and the programs of PostgreSQL.
 async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Options) -> anyhow::Result<Prepared> {
     let started = Instant::now();
     let needs_database = options.parts.contains(&Part::Database) || options.parts.contains(&Part::Media);
@@ -146,14 +126,10 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
     } else {
         Vec::new()
     };
-    let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
     let bases = Bases::find(repository, &homeserver.server_name, options)
         .await
         .context("find the last snapshot")?;
-    let catalog = load_catalog(repository, &budget, &bases).await?;
     Ok(Prepared {
-        budget,
-        catalog,
         bases,
         tools,
         sources,
@@ -162,10 +138,10 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
 }
 
 /// The index as it is now (B1).
-async fn load_catalog(repository: &Repository, budget: &Budget, bases: &Bases) -> anyhow::Result<Arc<Catalog>> {
+async fn load_catalog(repository: &Repository, budget: &Budget, bases: &Bases) -> anyhow::Result<Catalog> {
     let mut catalog = catalog::load(repository, budget.catalog_bytes).await.context("load the index")?;
     catalog.prefer(&bases.packs());
-    Ok(Arc::new(catalog))
+    Ok(catalog)
 }
 
 /// Everything that one attempt stored.
@@ -178,151 +154,202 @@ struct Taken {
     time: Timestamp,
 }
 
-async fn attempt(
-    writer: &Writer,
-    prepared: &Prepared,
-    homeserver: &Homeserver,
-    options: &Options,
-    run: &Run<'_>,
-) -> anyhow::Result<Attempt> {
-    let taken = run
-        .until_cancelled(Box::pin(take(writer, prepared, homeserver, options, run)))
-        .await?;
-    run.progress.stage("commit", None, None);
-    let finish = async { writer.finish().await.context("finish the packs") };
-    let finished = run.until_cancelled(finish).await?;
-    let mut relied = writer.relied();
-    relied.extend(finished.packs);
-    let damaged: Vec<PackId> = taken.damaged.intersection(&relied).copied().collect();
-    if !damaged.is_empty() {
-        return Ok(Attempt::Gone(damaged));
-    }
-    let document = |id: ObjectId, packs: &BTreeSet<PackId>| document(id, packs, writer, &taken, prepared, homeserver, options);
-    if options.dry_run {
-        return Ok(Attempt::Committed(Box::new(report::of(None, &taken, writer, homeserver))));
-    }
-    let extend = extend::extend_due(
-        writer.repository(),
-        &relied,
-        prepared.bases.newest.as_deref(),
-        options.limits.connections,
-    );
-    let extended = run.until_cancelled(extend).await.context("extend the retention")?;
-    let committed = match ending::commit(writer.repository(), &relied, document, run).await? {
-        Ok(committed) => committed,
-        Err(packs) => return Ok(Attempt::Gone(packs)),
-    };
-    run.progress.done("commit");
-    let mut report = report::of(Some(&committed), &taken, writer, homeserver);
-    report.object_lock = extended;
-    Ok(Attempt::Committed(Box::new(report)))
+/// One attempt: what it writes with, and what it is told.
+#[derive(Clone, Copy)]
+struct Taking<'a> {
+    writer: &'a Writer,
+    /// As it was when the attempt began (B1).
+    catalog: &'a Arc<Catalog>,
+    prepared: &'a Prepared,
+    homeserver: &'a Homeserver,
+    options: &'a Options,
+    run: &'a Run<'a>,
 }
 
-/// Config items, dump streams and media, side by side.
-async fn take(writer: &Writer, prepared: &Prepared, homeserver: &Homeserver, options: &Options, run: &Run<'_>) -> anyhow::Result<Taken> {
-    let time = OnceLock::new();
-    let (rows_out, rows_in) = oneshot::channel();
-    let rows_out = options.parts.contains(&Part::Media).then_some(rows_out);
-    let config = async {
-        if options.parts.contains(&Part::Config) {
-            config::store_config(writer, homeserver, run).await
-        } else {
-            Ok(StoredConfig::default())
-        }
-    };
-    let databases = async {
-        let Some(tools) = &prepared.tools else {
-            return Ok(StoredDatabases::default());
+impl Taking<'_> {
+    async fn attempt(&self) -> anyhow::Result<Attempt<Box<Report>>> {
+        let Self { writer, run, .. } = *self;
+        let taken = run.until_cancelled(Box::pin(self.take())).await?;
+        run.progress.stage("commit", None, None);
+        let finish = async { attempts::finish(writer, &taken.damaged).await.context("finish the packs") };
+        let relied = match run.until_cancelled(finish).await? {
+            Attempt::Done(relied) => relied,
+            Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
         };
+        if self.options.dry_run {
+            return Ok(Attempt::Done(Box::new(report::of(None, &taken, writer, self.homeserver))));
+        }
+        let newest = self.prepared.bases.newest.as_deref();
+        let extend = extend::extend_due(writer.repository(), &relied, newest, self.options.limits.connections);
+        let extended = run.until_cancelled(extend).await.context("extend the retention")?;
+        let document = |id: ObjectId, packs: &BTreeSet<PackId>| self.document(id, packs, &taken);
+        let committed = match ending::commit(writer.repository(), &relied, document, run).await? {
+            Attempt::Done(committed) => committed,
+            Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
+        };
+        run.progress.done("commit");
+        let mut report = report::of(Some(&committed), &taken, writer, self.homeserver);
+        report.object_lock = extended;
+        Ok(Attempt::Done(Box::new(report)))
+    }
+
+    /// Config items, dump streams and media, side by side.
+    async fn take(&self) -> anyhow::Result<Taken> {
+        let Self {
+            writer,
+            catalog,
+            prepared,
+            homeserver,
+            options,
+            run,
+        } = *self;
+        let time = OnceLock::new();
+        let (rows_out, rows_in) = oneshot::channel();
+        let rows_out = options.parts.contains(&Part::Media).then_some(rows_out);
+        let config = async {
+            if options.parts.contains(&Part::Config) {
+                config::store_config(writer, homeserver, run).await
+            } else {
+                Ok(StoredConfig::default())
+            }
+        };
+        let databases = async {
+            let Some(tools) = &prepared.tools else {
+                return Ok(StoredDatabases::default());
+            };
+            let limits = options.limits;
+            let reader = Reader::with_catalog(
+                writer.repository(),
+                Arc::clone(catalog),
+                limits.memory_bytes / 8,
+                limits.connections,
+            );
+            let previous = prepared.bases.databases().filter(|_| catalog.truncated);
+            let task = database::Task {
+                writer,
+                tools,
+                options,
+                time: &time,
+                alongside: previous.map(|snapshot| (&reader, snapshot)),
+                run,
+            };
+            database::store_databases(&task, &prepared.sources, rows_out).await
+        };
+        let media = async {
+            // No rows: media were not asked for, or the database part has failed and says so itself.
+            let Ok(rows) = rows_in.await else { return Ok(None) };
+            self.take_media(rows).await.map(Some)
+        };
+        let (config, databases, media) = Box::pin(futures::future::try_join3(config, databases, media)).await?;
+        let (media, damaged) = media.unzip();
+        let time = match time.get() {
+            Some(time) => *time,
+            None => writer.repository().date().await?,
+        };
+        Ok(Taken {
+            config,
+            databases,
+            media,
+            damaged: damaged.unwrap_or_default(),
+            time,
+        })
+    }
+
+    async fn take_media(&self, Drained { rows, states }: Drained) -> anyhow::Result<(StoredMedia, BTreeSet<PackId>)> {
+        let Self {
+            writer,
+            catalog,
+            prepared,
+            homeserver,
+            options,
+            run,
+        } = *self;
+        let previous = prepared.bases.media();
         let limits = options.limits;
         let reader = Reader::with_catalog(
             writer.repository(),
-            Arc::clone(&prepared.catalog),
-            limits.memory_bytes / 8,
+            Arc::clone(catalog),
+            limits.memory_bytes / 4,
             limits.connections,
         );
-        let previous = prepared.bases.databases().filter(|_| prepared.catalog.truncated);
-        let task = database::Task {
-            writer,
+        let (Some(source), Some(tools)) = (prepared.sources.iter().find(|source| source.is_main), &prepared.tools) else {
+            anyhow::bail!("no database to ask for media");
+        };
+        let live = LiveRows {
+            source,
             tools,
-            options,
-            time: &time,
-            alongside: previous.map(|snapshot| (&reader, snapshot)),
+            session: tokio::sync::Mutex::new(None),
+        };
+        let included = MediaIncluded {
+            thumbnails: options.thumbnails,
+            remote: options.remote,
+            url_cache: options.url_cache,
+        };
+        run.progress.stage("media", None, Some(rows.count_left()));
+        let task = media::Task {
+            writer,
+            reader: &reader,
+            roots: media_roots(homeserver),
+            defaults: media_defaults(homeserver, previous),
+            previous,
+            full: options.full,
+            included,
+            buckets: offsite::open(homeserver).await?,
+            accepted_losses: &options.accepted_losses,
+            deadline: options.media_time.map(|time| Instant::now() + time),
+            audit: catalog.date.and_then(|date| media::AuditShare::new(options.audit_percent, date)),
+            live: &live,
             run,
         };
-        database::store_databases(&task, &prepared.sources, rows_out).await
-    };
-    let media = async {
-        // No rows: media were not asked for, or the database part has failed and says so itself.
-        let Ok(rows) = rows_in.await else { return Ok(None) };
-        take_media(writer, prepared, homeserver, options, rows, run).await.map(Some)
-    };
-    let (config, databases, media) = Box::pin(futures::future::try_join3(config, databases, media)).await?;
-    let (media, damaged) = media.unzip();
-    let time = match time.get() {
-        Some(time) => *time,
-        None => writer.repository().date().await?,
-    };
-    Ok(Taken {
-        config,
-        databases,
-        media,
-        damaged: damaged.unwrap_or_default(),
-        time,
-    })
-}
+        let stored = media::store_media(&task, rows, states).await?;
+        run.progress.done("media");
+        Ok((stored, reader.damaged_packs()))
+    }
 
-async fn take_media(
-    writer: &Writer,
-    prepared: &Prepared,
-    homeserver: &Homeserver,
-    options: &Options,
-    Drained { rows, states }: Drained,
-    run: &Run<'_>,
-) -> anyhow::Result<(StoredMedia, BTreeSet<PackId>)> {
-    let previous = prepared.bases.media();
-    let limits = options.limits;
-    let reader = Reader::with_catalog(
-        writer.repository(),
-        Arc::clone(&prepared.catalog),
-        limits.memory_bytes / 4,
-        limits.connections,
-    );
-    let (Some(source), Some(tools)) = (prepared.sources.iter().find(|source| source.is_main), &prepared.tools) else {
-        anyhow::bail!("no database to ask for media");
-    };
-    let live = LiveRows {
-        source,
-        tools,
-        session: tokio::sync::Mutex::new(None),
-    };
-    let included = MediaIncluded {
-        thumbnails: options.thumbnails,
-        remote: options.remote,
-        url_cache: options.url_cache,
-    };
-    run.progress.stage("media", None, Some(rows.count_left()));
-    let task = media::Task {
-        writer,
-        reader: &reader,
-        roots: media_roots(homeserver),
-        defaults: media_defaults(homeserver, previous),
-        previous,
-        full: options.full,
-        included,
-        buckets: offsite::open(homeserver).await?,
-        accepted_losses: &options.accepted_losses,
-        deadline: options.media_time.map(|time| Instant::now() + time),
-        audit: prepared
-            .catalog
-            .date
-            .and_then(|date| media::AuditShare::new(options.audit_percent, date)),
-        live: &live,
-        run,
-    };
-    let stored = media::store_media(&task, rows, states).await?;
-    run.progress.done("media");
-    Ok((stored, reader.damaged_packs()))
+    /// The snapshot document.
+    fn document(&self, id: ObjectId, packs: &BTreeSet<PackId>, taken: &Taken) -> Snapshot {
+        let Self {
+            writer,
+            prepared,
+            homeserver,
+            options,
+            ..
+        } = *self;
+        let signing_keys = homeserver.signing_keys.iter().map(|key| SigningKey {
+            id: key.key_id.clone(),
+            public_key: key.public_key.clone(),
+        });
+        let media = taken.media.as_ref().map(|stored| &stored.media);
+        let items = taken.config.items.len() as u64 + taken.databases.databases.len() as u64 + media.map_or(0, |media| media.files);
+        Snapshot {
+            id,
+            format: FORMAT_VERSION,
+            repository: writer.repository().info().id,
+            time: taken.time,
+            tool_version: options.tool_version.clone(),
+            synapse_version: options.synapse_version.clone(),
+            server_name: homeserver.server_name.clone(),
+            tags: options.tags.clone(),
+            signing_keys: signing_keys.collect(),
+            databases: taken.databases.databases.clone(),
+            media: media.cloned(),
+            config: taken.config.items.clone(),
+            config_paths: homeserver
+                .config_sources
+                .iter()
+                .map(|path| ItemPath::from(path.as_path()))
+                .collect(),
+            packs: packs.iter().copied().collect(),
+            problems: problems_of_document(taken),
+            totals: Totals {
+                items,
+                read_bytes: read_bytes(taken),
+                new_bytes: writer.new_bytes(),
+                sent_bytes: 0,
+            },
+            seconds: prepared.started.elapsed().as_secs(),
+        }
+    }
 }
 
 /// Where a media file may be on this host: the media store, then providers that are folders, as Synapse asks them.
@@ -357,52 +384,6 @@ fn media_defaults(homeserver: &Homeserver, previous: Option<&crate::format::snap
         gid: owner.as_ref().map_or(0, |owner| owner.gid),
         owner: owner.as_ref().and_then(|owner| owner.user.clone()),
         group: owner.and_then(|owner| owner.group),
-    }
-}
-
-/// The snapshot document.
-fn document(
-    id: ObjectId,
-    packs: &BTreeSet<PackId>,
-    writer: &Writer,
-    taken: &Taken,
-    prepared: &Prepared,
-    homeserver: &Homeserver,
-    options: &Options,
-) -> Snapshot {
-    let signing_keys = homeserver.signing_keys.iter().map(|key| SigningKey {
-        id: key.key_id.clone(),
-        public_key: key.public_key.clone(),
-    });
-    let media = taken.media.as_ref().map(|stored| &stored.media);
-    let items = taken.config.items.len() as u64 + taken.databases.databases.len() as u64 + media.map_or(0, |media| media.files);
-    Snapshot {
-        id,
-        format: FORMAT_VERSION,
-        repository: writer.repository().info().id,
-        time: taken.time,
-        tool_version: options.tool_version.clone(),
-        synapse_version: options.synapse_version.clone(),
-        server_name: homeserver.server_name.clone(),
-        tags: options.tags.clone(),
-        signing_keys: signing_keys.collect(),
-        databases: taken.databases.databases.clone(),
-        media: media.cloned(),
-        config: taken.config.items.clone(),
-        config_paths: homeserver
-            .config_sources
-            .iter()
-            .map(|path| ItemPath::from(path.as_path()))
-            .collect(),
-        packs: packs.iter().copied().collect(),
-        problems: problems_of_document(taken),
-        totals: Totals {
-            items,
-            read_bytes: read_bytes(taken),
-            new_bytes: writer.new_bytes(),
-            sent_bytes: 0,
-        },
-        seconds: prepared.started.elapsed().as_secs(),
     }
 }
 

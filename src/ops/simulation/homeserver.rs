@@ -17,7 +17,8 @@ use crate::format::manifest::{
 };
 use crate::format::snapshot::{Database, Facts, Media, MediaIncluded, Snapshot, Stream, StreamFormat, Totals};
 use crate::format::{BlobId, FORMAT_VERSION, ItemPath, ObjectId, PackId, PackKind};
-use crate::repo::commit::{self, CheckFailed};
+use crate::repo::attempts::{self, Attempt};
+use crate::repo::commit;
 use crate::repo::reader::Reader;
 use crate::repo::writer::{Budget, Gatherer, ListWriter, Source, SourceError, Writer};
 use crate::repo::{Error, Repository, Result, catalog, snapshots};
@@ -26,8 +27,6 @@ use crate::repo::{Error, Repository, Result, catalog, snapshots};
 pub(super) const NAME: &str = "simulated.example";
 /// Bounds of a process.
 pub(super) const MEMORY_BYTES: u64 = 96 << 20;
-/// How often a run starts over because packs vanished under it.
-const ATTEMPTS_MAX: usize = 3;
 const STREAMS: usize = 3;
 const SHARDS: usize = 2;
 const FILES_PER_SHARD: usize = 2;
@@ -63,32 +62,20 @@ impl Homeserver {
 /// Back it up. `Ok`: the store has told that the snapshot counts.
 pub(super) async fn backup(repository: &Repository, home: &Homeserver) -> Result<ObjectId> {
     let previous = snapshots::newest(repository, Some(NAME)).await?.map(|loaded| loaded.snapshot);
-    let mut distrusted = BTreeSet::new();
     let budget = Budget::new(MEMORY_BYTES, 2);
-    for _ in 0..ATTEMPTS_MAX {
+    let load = async || {
         let mut index = catalog::load(repository, budget.catalog_bytes).await?;
         index.prefer(previous.as_ref().map_or(&[], |snapshot| &snapshot.packs));
-        let index = Arc::new(index);
-        let writer = Writer::open(repository, Arc::clone(&index), distrusted.clone(), &budget);
-        let reader = Reader::with_catalog(repository, index, MEMORY_BYTES / 4, 2);
-        match attempt(&writer, &reader, home, previous.as_ref()).await {
-            Ok(id) => return Ok(id),
-            Err(CheckFailed::Gone(packs)) => distrusted.extend(packs),
-            Err(CheckFailed::Error(error)) => {
-                writer.abort().await;
-                return Err(error);
-            }
-        }
-    }
-    Err(Error::Worker("packs keep vanishing".into()))
+        Ok(index)
+    };
+    attempts::attempts(repository, &budget, load, async |writer, index| {
+        let reader = Reader::with_catalog(repository, Arc::clone(index), MEMORY_BYTES / 4, 2);
+        attempt(writer, &reader, home, previous.as_ref()).await
+    })
+    .await
 }
 
-async fn attempt(
-    writer: &Writer,
-    reader: &Reader,
-    home: &Homeserver,
-    previous: Option<&Snapshot>,
-) -> std::result::Result<ObjectId, CheckFailed> {
+async fn attempt(writer: &Writer, reader: &Reader, home: &Homeserver, previous: Option<&Snapshot>) -> Result<Attempt<ObjectId>> {
     let repository = writer.repository();
     let time = repository.date().await?;
     let mut streams = Vec::new();
@@ -104,13 +91,10 @@ async fn attempt(
     }
     let previous = previous.and_then(|snapshot| snapshot.media.as_ref());
     let shards = store_media(writer, reader, home, previous).await?;
-    let finished = writer.finish().await?;
-    let mut relied = writer.relied();
-    relied.extend(finished.packs);
-    let damaged: Vec<PackId> = reader.damaged_packs().intersection(&relied).copied().collect();
-    if !damaged.is_empty() {
-        return Err(CheckFailed::Gone(damaged));
-    }
+    let relied = match attempts::finish(writer, &reader.damaged_packs()).await? {
+        Attempt::Done(relied) => relied,
+        Attempt::Gone(packs) => return Ok(Attempt::Gone(packs)),
+    };
     let document = |id: ObjectId, packs: &BTreeSet<PackId>| Snapshot {
         id,
         format: FORMAT_VERSION,
@@ -130,7 +114,8 @@ async fn attempt(
         totals: Totals::default(),
         seconds: 0,
     };
-    Ok(commit::commit(repository, &relied, document).await?.id)
+    let committed = commit::commit(repository, &relied, document).await;
+    Attempt::of(committed.map(|snapshot| snapshot.id))
 }
 
 /// The shards whose rows are unchanged are inherited, if everything they rely on is usable (B1); the others are written.
