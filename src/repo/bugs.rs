@@ -35,8 +35,14 @@ pub(crate) enum Bug {
     SegmentBeforePack,
     /// B6: success is told without the HEAD.
     NoHead,
+    /// B6: success is told of a snapshot that the same PUT, landing once more, can make late.
+    CountsAnyhow,
     /// B4b: the marks of an earlier look are used again.
     MarksReused,
+    /// B4b: markers are not looked at.
+    MarkersIgnored,
+    /// B3: a copy does not remember packs that the destination had.
+    CopyForgets,
     /// P8: the marker is deleted before its pack.
     MarkerBeforePack,
     /// P8: a marker is taken back because its pack is live again.
