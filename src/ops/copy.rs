@@ -98,7 +98,9 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
         for one in &waiting {
             match source.doubt(one) {
                 None => report.copied.push(line(one)),
-                Some(reason) => report.problems.push(problem(one, format!("it is not authentic: {reason}"))),
+                Some(reason) => report
+                    .problems
+                    .push(problem(ProblemKind::Damaged, one, format!("it is not authentic: {reason}"))),
             }
         }
         return Ok(report);
@@ -144,9 +146,9 @@ fn first_problem(report: &Report) -> String {
     first.map_or_else(String::new, |problem| format!("{}: {}", problem.item, problem.message))
 }
 
-fn problem(loaded: &Loaded, message: String) -> Problem {
+fn problem(kind: ProblemKind, loaded: &Loaded, message: String) -> Problem {
     Problem {
-        kind: ProblemKind::Damaged,
+        kind,
         item: format!("snapshot {}", loaded.snapshot.id),
         message,
     }
@@ -217,7 +219,12 @@ async fn session(
             .await
     };
     let done = attempts::attempts(destination, &budget, load, async |writer, _| {
-        let session = Session { reader, writer, run };
+        let session = Session {
+            reader,
+            writer,
+            choice: &options.choice,
+            run,
+        };
         run.until_cancelled(Box::pin(session.attempt(snapshots))).await
     });
     let done = done.await?;
@@ -232,6 +239,7 @@ async fn session(
 struct Session<'a> {
     reader: &'a Reader,
     writer: &'a Writer,
+    choice: &'a Choice,
     run: &'a Run<'a>,
 }
 
@@ -253,12 +261,21 @@ impl Session<'_> {
         for loaded in snapshots.iter().take(SNAPSHOTS_TOGETHER_MAX) {
             done.taken += 1;
             match self.one(&mut transfer, loaded).await {
-                Ok(object) => whole.push((loaded, object)),
+                Ok(Some(object)) => whole.push((loaded, object)),
+                Ok(None) => done.problems.extend(self.forgotten(loaded)),
                 Err(error) if is_damage(&error) => {
                     transfer.give_up();
-                    let problem = problem(loaded, format!("it cannot be copied whole: {error:#}"));
-                    self.run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
-                    done.problems.push(problem);
+                    // R3: the snapshot is gone, or this is damage.
+                    let still = snapshots::list(self.reader.repository())
+                        .await?
+                        .iter()
+                        .any(|key| key.key == loaded.key.key);
+                    let problem = if still {
+                        Some(self.problem(ProblemKind::Damaged, loaded, format!("it cannot be copied whole: {error:#}")))
+                    } else {
+                        self.forgotten(loaded)
+                    };
+                    done.problems.extend(problem);
                 }
                 Err(error) => return Err(error),
             }
@@ -283,12 +300,28 @@ impl Session<'_> {
         Ok(Attempt::Done(done))
     }
 
-    /// All blobs of a snapshot; gives its object. What is not authentic here must not be signed over there.
-    async fn one(&self, transfer: &mut Transfer<'_>, loaded: &Loaded) -> anyhow::Result<Bytes> {
+    /// Somebody forgot it at the source after it was listed. Who asked for all did not ask for this one.
+    fn forgotten(&self, loaded: &Loaded) -> Option<Problem> {
+        let message = "it was forgotten meanwhile";
+        if let Choice::Named(_) = self.choice {
+            return Some(self.problem(ProblemKind::Missing, loaded, message.into()));
+        }
+        tracing::warn!("snapshot {}: {message}", loaded.snapshot.id);
+        None
+    }
+
+    fn problem(&self, kind: ProblemKind, loaded: &Loaded, message: String) -> Problem {
+        let problem = problem(kind, loaded, message);
+        self.run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
+        problem
+    }
+
+    /// All blobs of a snapshot; gives its object, or nothing if it was forgotten meanwhile. What is not authentic here must not be
+    /// signed over there.
+    async fn one(&self, transfer: &mut Transfer<'_>, loaded: &Loaded) -> anyhow::Result<Option<Bytes>> {
         let source = self.reader.repository();
         let Some((found, object)) = snapshots::load_object(source, &loaded.key).await? else {
-            let hint = "run the copy again";
-            return Err(Error::failed(format!("snapshot {} was forgotten meanwhile", loaded.snapshot.id), hint).into());
+            return Ok(None);
         };
         source.trust(&found)?;
         let snapshot = &found.snapshot;
@@ -304,7 +337,7 @@ impl Session<'_> {
         }
         self.media(transfer, snapshot).await?;
         transfer.settle().await?;
-        Ok(object)
+        Ok(Some(object))
     }
 
     async fn media(&self, transfer: &mut Transfer<'_>, snapshot: &Snapshot) -> anyhow::Result<()> {
