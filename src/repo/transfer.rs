@@ -12,9 +12,12 @@ use tokio::task::JoinSet;
 
 use super::reader::{Reader, Wanted};
 use super::writer::{Claim, Gatherer, Placement, Writer};
-use super::{Error, Result};
+use super::{Error, Result, aside};
 use crate::format::list::{self, List};
 use crate::format::{BlobId, FRAME_FILL_BYTES, PackId, PackKind};
+
+#[cfg(test)]
+use super::bugs::{Bug, planted};
 
 /// List blobs that are read together.
 const LIST_BLOBS_AT_ONCE: usize = 64;
@@ -163,6 +166,10 @@ impl<'a> Transfer<'a> {
             return true;
         }
         let known = self.writer.known(id, None);
+        #[cfg(test)]
+        if planted(Bug::CopyForgets) {
+            return known.is_some();
+        }
         if let Some(pack) = known {
             self.writer.rely(pack);
         }
@@ -246,9 +253,7 @@ impl<'a> Transfer<'a> {
                     .map(|(id, bytes, placement)| encoder.encode(&[id], &[&bytes], placement));
                 frames.collect::<Result<Vec<_>>>()
             };
-            let frames = tokio::task::spawn_blocking(encode)
-                .await
-                .map_err(|error| Error::Worker(error.to_string()))??;
+            let frames = aside::work(encode).await??;
             writer.append(PackKind::Media, frames).await?;
             drop(permit);
             Ok(placements.iter().filter_map(|placement| placement.pack()).collect())

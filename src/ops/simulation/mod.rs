@@ -1,4 +1,4 @@
-//! The protocol, tried: the product's own backup, prune, compaction and restore over a simulated store.
+//! The protocol, tried: the product's own backup, prune, compaction, copy, adopt and restore over a simulated store.
 //!
 //! **The model.** Processes run on one thread. Each talks to the store through a *wire*: a request lies there until the scheduler
 //! lets it *land* (then it takes effect, all at once) and until its answer arrives, which are two steps. In between, before and instead, a process may
@@ -11,10 +11,12 @@
 //! with how many. One seed alone: see `tests`.
 
 mod homeserver;
+mod late;
 mod pause;
 mod processes;
 mod rng;
 mod scheduler;
+mod site;
 mod tests;
 mod truth;
 mod wire;

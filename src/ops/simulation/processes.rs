@@ -14,6 +14,9 @@ use super::rng::Rng;
 use super::truth::Truth;
 use super::wire::lock;
 use crate::format::{ObjectId, PackId};
+use crate::ops::copy::{self, Choice};
+use crate::ops::{Limits, Run, adopt};
+use crate::progress::Quiet;
 use crate::repo::reader::{Reader, Wanted};
 use crate::repo::sweep::{self, ApplyOptions, CompactOptions, Condemned, PlanOptions, SurveyOptions, Why};
 use crate::repo::{Repository, Result, snapshots};
@@ -29,6 +32,10 @@ pub(super) enum Role {
     Prune(Prune),
     /// C1 to C4.
     Compact,
+    /// Copies all snapshots of the source.
+    Copy,
+    /// Makes all late snapshots count.
+    Adopt,
 }
 
 /// Before which request it is worth to stand still, and the how manyth of its kind.
@@ -66,6 +73,32 @@ impl Role {
                 ("DELETE packs/", 2),
                 ("DELETE condemned/", 1),
             ],
+            Self::Copy => &[
+                ("LIST snapshots/", 1),
+                ("LIST snapshots/", 2),
+                ("LIST index/", 2),
+                ("GET packs/", 1),
+                ("GET packs/", 2),
+                ("PUT packs/", 1),
+                ("PUT index/", 1),
+                ("HEAD repository.json", 1),
+                ("LIST condemned/", 3),
+                ("LIST packs/", 3),
+                ("HEAD repository.json", 2),
+                ("PUT snapshots/", 1),
+                ("HEAD snapshots/", 1),
+                ("PUT snapshots/", 2),
+            ],
+            Self::Adopt => &[
+                ("LIST snapshots/", 1),
+                ("HEAD repository.json", 1),
+                ("LIST condemned/", 2),
+                ("LIST packs/", 2),
+                ("HEAD repository.json", 2),
+                ("PUT snapshots/", 1),
+                ("HEAD snapshots/", 1),
+                ("PUT snapshots/", 2),
+            ],
             Self::Compact => &[
                 ("LIST index/", 1),
                 ("LIST index/", 2),
@@ -93,6 +126,8 @@ pub(super) struct Prune {
 pub(super) enum Ended {
     /// The backup tells that this snapshot counts.
     Committed(ObjectId),
+    /// These count here now, and those cannot be read at the source.
+    Copied { committed: Vec<ObjectId>, lost: Vec<ObjectId> },
     /// This snapshot was read, or why not.
     Restored(String, std::result::Result<(), String>),
     /// Whatever a prune or compaction did.
@@ -102,18 +137,22 @@ pub(super) enum Ended {
 }
 
 /// From its start to its end.
-pub(super) async fn run(role: Role, repository: Repository, truth: Arc<Mutex<Truth>>) -> Ended {
-    let ended = match role {
-        Role::Backup(home) => homeserver::backup(&repository, &home).await.map(Ended::Committed),
-        Role::Restore => restore(&repository, &truth).await,
-        Role::Prune(how) => prune(&repository, how).await,
-        Role::Compact => compact(&repository).await,
+pub(super) async fn run(role: Role, repository: Repository, source: Repository, truth: Arc<Mutex<Truth>>) -> Ended {
+    let ended = async {
+        match role {
+            Role::Backup(home) => Ok(Ended::Committed(homeserver::backup(&repository, &home).await?)),
+            Role::Restore => restore(&repository, &truth).await,
+            Role::Prune(how) => prune(&repository, how).await,
+            Role::Compact => compact(&repository).await,
+            Role::Copy => copy(&source, &repository).await,
+            Role::Adopt => adopt(&repository).await,
+        }
     };
-    ended.unwrap_or_else(|error| Ended::Failed(error.to_string()))
+    ended.await.unwrap_or_else(|error| Ended::Failed(format!("{error:#}")))
 }
 
 /// R1 to R3. What to read, and in which order, is taken from the truth: lists first, then what they name, hints and all.
-async fn restore(repository: &Repository, truth: &Mutex<Truth>) -> Result<Ended> {
+async fn restore(repository: &Repository, truth: &Mutex<Truth>) -> anyhow::Result<Ended> {
     let Some(loaded) = snapshots::newest(repository, None).await? else {
         return Ok(Ended::Done("nothing to restore".into()));
     };
@@ -132,7 +171,7 @@ async fn restore(repository: &Repository, truth: &Mutex<Truth>) -> Result<Ended>
     Ok(Ended::Restored(key, Ok(())))
 }
 
-async fn prune(repository: &Repository, how: Prune) -> Result<Ended> {
+async fn prune(repository: &Repository, how: Prune) -> anyhow::Result<Ended> {
     if let Some(keep) = how.keep {
         forget(repository, keep).await?;
     }
@@ -187,7 +226,7 @@ async fn forget(repository: &Repository, keep: usize) -> Result<()> {
     Ok(())
 }
 
-async fn compact(repository: &Repository) -> Result<Ended> {
+async fn compact(repository: &Repository) -> anyhow::Result<Ended> {
     let options = CompactOptions {
         memory_bytes: MEMORY_BYTES,
         spool_folder: PathBuf::new(),
@@ -195,4 +234,41 @@ async fn compact(repository: &Repository) -> Result<Ended> {
     };
     let compacted = sweep::compact(repository, &options).await?;
     Ok(Ended::Done(format!("{} segments into {}", compacted.merged, compacted.written)))
+}
+
+/// Bounds of the verbs.
+const LIMITS: Limits = Limits {
+    memory_bytes: MEMORY_BYTES,
+    connections: 2,
+    dump_jobs: 1,
+    load_jobs: 1,
+};
+
+fn nobody_looks() -> Run<'static> {
+    Run {
+        progress: &Quiet,
+        cancel: CancellationToken::new(),
+    }
+}
+
+/// The verb itself.
+async fn copy(source: &Repository, destination: &Repository) -> anyhow::Result<Ended> {
+    let options = copy::Options {
+        choice: Choice::All,
+        dry_run: false,
+        limits: LIMITS,
+    };
+    let report = copy::copy(source, destination, &options, &nobody_looks()).await?;
+    let id = |text: &str| text.trim_start_matches("snapshot ").parse::<ObjectId>();
+    let committed = report.copied.iter().map(|line| id(&line.id)).collect::<Result<_, _>>()?;
+    let lost = report.problems.iter().map(|problem| id(&problem.item)).collect::<Result<_, _>>()?;
+    Ok(Ended::Copied { committed, lost })
+}
+
+/// The verb itself.
+async fn adopt(repository: &Repository) -> anyhow::Result<Ended> {
+    let report = adopt::adopt(repository, &[], LIMITS, &nobody_looks()).await?;
+    let committed = report.adopted.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+    let lost = Vec::new();
+    Ok(Ended::Copied { committed, lost })
 }

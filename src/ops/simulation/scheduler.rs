@@ -12,15 +12,14 @@ use tokio::task::JoinSet;
 
 use super::homeserver::Homeserver;
 use super::pause::Pause;
-use super::processes::{Ended, Prune, Role, run};
+use super::processes::{Ended, Moment, Prune, Role, run};
 use super::rng::Rng;
-use super::truth::{Broken, Truth};
-use super::wire::{Ask, Line, Wire, land, lock};
-use super::worlds::{CALM, Odds, World};
-use crate::format::repository::RepositoryInfo;
-use crate::format::{ObjectId, keys};
+use super::site::{Place, Site};
+use super::truth::Broken;
+use super::wire::{Answer, Ask, Line, Request, Wire, land, lock};
+use super::worlds::{Actor, CALM, Odds, World};
 use crate::repo::{Ids, Repository};
-use crate::store::memory::{Clock, Memory};
+use crate::store;
 
 /// Steps of the middle part, at most: then everybody is dropped.
 const STEPS_MAX: usize = 4_000;
@@ -35,20 +34,19 @@ const PAUSES_MAX: usize = 2;
 
 /// A world that runs.
 pub(super) struct Scheduler<'a> {
-    world: &'a World,
-    rng: Rng,
-    memory: Memory,
-    wire: Arc<Mutex<Wire>>,
-    truth: Arc<Mutex<Truth>>,
-    info: Arc<RepositoryInfo>,
-    running: JoinSet<(usize, Ended)>,
+    pub(super) world: &'a World,
+    pub(super) rng: Rng,
+    here: Place,
+    source: Place,
+    pub(super) wire: Arc<Mutex<Wire>>,
+    running: JoinSet<(usize, Site, Ended)>,
     /// Processes that live, and for how many moves of the clock each still stands still.
     alive: BTreeMap<usize, usize>,
     pauses: Vec<Pause>,
     started: usize,
     current: usize,
-    /// What was written, and when: for writes that land twice.
-    written: Vec<(Ask, Timestamp)>,
+    /// What was written where, and when: for writes that land twice.
+    pub(super) written: Vec<(Site, Ask, Timestamp)>,
     lag_hours: i64,
     /// Sweep up at the end, and look for garbage.
     pub(super) to_the_end: bool,
@@ -59,21 +57,14 @@ pub(super) struct Scheduler<'a> {
 impl<'a> Scheduler<'a> {
     pub(super) fn new(world: &'a World, seed: u64) -> Self {
         let rng = Rng::new(seed);
-        let clock = Clock::starting_at(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 20_000));
-        let mut info = RepositoryInfo::new(ObjectId::from_bytes(rng.fork(2).id()), clock.now());
-        info.grace_seconds = u64::try_from(world.grace_hours * 3600).unwrap_or(0);
-        info.window_seconds = u64::try_from(world.window_hours * 3600).unwrap_or(0);
-        let memory = Memory::new(clock).with_page_objects(world.page_objects);
-        // Nobody writes it here: it is only asked for the time.
-        let json = info.to_json().unwrap_or_else(|_| b"{}".to_vec());
-        let _ = land(&memory, &Ask::Put(keys::REPOSITORY.into(), json.into()), SignedDuration::ZERO);
+        let place = |site| Place::new(world, &rng, site);
+        let (here, source) = (place(Site::Here), place(Site::Source));
         Self {
             world,
             rng,
-            memory,
+            here,
+            source,
             wire: Arc::default(),
-            truth: Arc::default(),
-            info: Arc::new(info),
             running: JoinSet::new(),
             alive: BTreeMap::new(),
             pauses: Vec::new(),
@@ -92,7 +83,12 @@ impl<'a> Scheduler<'a> {
         let mut home = Homeserver::new();
         for night in 0..self.world.nights {
             home = home.changed(&mut self.rng);
-            self.start(Role::Backup(home.clone()), 0);
+            if night < self.world.source_nights {
+                self.start(Role::Backup(home.clone()), Site::Source, 0);
+                self.play(&CALM).await?;
+                home = home.changed(&mut self.rng);
+            }
+            self.start(Role::Backup(home.clone()), Site::Here, 0);
             self.play(&CALM).await?;
             self.jump_one_of(&[24, 30, 49]);
             if night > 0 && self.rng.chance(400) {
@@ -101,14 +97,17 @@ impl<'a> Scheduler<'a> {
                 self.jump_one_of(&[2, 14, 23, 25]);
             }
         }
+        if self.world.mirrored {
+            self.note("--- mirrored");
+            lock(&self.here.truth).mirrored();
+            for (key, body) in self.here.memory.objects() {
+                self.land(Site::Here, &Ask::Put(key, body))?.map_err(|error| error.to_string())?;
+            }
+        }
         self.note("--- all together");
         self.lag_hours = self.world.lag_hours;
-        for role in (self.world.cast)(&mut self.rng, &home) {
-            // Mostly a backup has begun when the others come.
-            let first = matches!(role, Role::Backup(_) | Role::Restore) && self.rng.chance(700);
-            let later = if first { 0 } else { self.rng.below(JUMPS_MAX) };
-            self.draw_pauses(&role, first);
-            self.start(role, later);
+        for actor in (self.world.cast)(&mut self.rng, &home) {
+            self.enter(actor);
         }
         self.play(&self.world.odds).await?;
         if !self.to_the_end {
@@ -119,25 +118,42 @@ impl<'a> Scheduler<'a> {
         self.sweep_up().await
     }
 
+    /// Somebody comes: at once or later, and stands still here and there.
+    fn enter(&mut self, actor: Actor) {
+        let Actor { role, site, later, stands } = actor;
+        // Mostly a backup has begun when the others come.
+        let first = later.is_none() && matches!(role, Role::Backup(_) | Role::Restore | Role::Copy | Role::Adopt) && self.rng.chance(700);
+        let by_chance = if first { 0 } else { self.rng.below(JUMPS_MAX) };
+        match stands {
+            Some((moment, jumps)) => self.pause(moment, jumps),
+            None => self.draw_pauses(&role, first),
+        }
+        self.start(role, site, later.unwrap_or(by_chance));
+    }
+
     /// Where the next process to start will stand still.
     fn draw_pauses(&mut self, role: &Role, mut one: bool) {
         for _ in 0..PAUSES_MAX {
             if !std::mem::take(&mut one) && !self.rng.chance(self.world.odds.pause) {
                 return;
             }
-            let (before, nth) = self.rng.pick(role.moments());
-            let pause = Pause {
-                process: self.started + 1,
-                before,
-                nth,
-                jumps: 1 + self.rng.below(JUMPS_MAX),
-            };
-            self.note(&format!(
-                "{} will stand still before {} ({}), {} times the clock",
-                pause.process, pause.before, pause.nth, pause.jumps
-            ));
-            self.pauses.push(pause);
+            let moment = self.rng.pick(role.moments());
+            let jumps = 1 + self.rng.below(JUMPS_MAX);
+            self.pause(moment, jumps);
         }
+    }
+
+    fn pause(&mut self, (before, nth): Moment, jumps: usize) {
+        let process = self.started + 1;
+        self.note(&format!(
+            "{process} will stand still before {before} ({nth}), {jumps} times the clock"
+        ));
+        self.pauses.push(Pause {
+            process,
+            before,
+            nth,
+            jumps,
+        });
     }
 
     /// Is this the moment to stand still?
@@ -158,7 +174,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// A new process, which does nothing until the clock has moved `later` times.
-    fn start(&mut self, role: Role, later: usize) {
+    fn start(&mut self, role: Role, site: Site, later: usize) {
         self.started += 1;
         let process = self.started;
         let name = match &role {
@@ -166,13 +182,17 @@ impl<'a> Scheduler<'a> {
             Role::Prune(how) => format!("prune (keeps {:?}, wild: {})", how.keep, how.wild.is_some()),
             other => format!("{other:?}"),
         };
-        self.note(&format!("{process} is a {name}"));
+        self.note(&format!("{process} is a {name}{}", site.suffix()));
         let ids = Mutex::new(self.rng.fork(1000 + process as u64));
-        let line = Arc::new(Line::new(Arc::clone(&self.wire), process));
-        let repository = Repository::plain(line, (*self.info).clone(), Ids::new(move || lock(&ids).id()));
-        let truth = Arc::clone(&self.truth);
+        let ids = Ids::new(move || lock(&ids).id());
+        let open = |site| {
+            let line = Arc::new(Line::new(Arc::clone(&self.wire), process, site));
+            Repository::plain(line, (*self.place(site).info).clone(), ids.clone())
+        };
+        let (repository, source) = (open(site), open(Site::Source));
+        let truth = Arc::clone(&self.place(site).truth);
         self.running
-            .spawn_local(async move { (process, Box::pin(run(role, repository, truth)).await) });
+            .spawn_local(async move { (process, site, Box::pin(run(role, repository, source, truth)).await) });
         self.alive.insert(process, later);
     }
 
@@ -204,24 +224,37 @@ impl<'a> Scheduler<'a> {
             }
             while let Some(ended) = self.running.try_join_next() {
                 quiet = 0;
-                let (process, ended) = ended.map_err(|error| format!("a process panicked: {error}"))?;
-                self.ended(process, &ended)?;
+                let (process, site, ended) = ended.map_err(|error| format!("a process panicked: {error}"))?;
+                self.ended(process, site, &ended)?;
             }
         }
         Ok(())
     }
 
-    fn ended(&mut self, process: usize, ended: &Ended) -> Result<(), Broken> {
+    fn ended(&mut self, process: usize, site: Site, ended: &Ended) -> Result<(), Broken> {
         if self.alive.remove(&process).is_none() {
             return Ok(());
         }
         self.note(&format!("{process} ended: {ended:?}"));
-        match ended {
-            Ended::Committed(id) if !lock(&self.truth).ever_listed.contains(id) => {
-                Err(format!("process {process} tells success of snapshot {id}, which never counted"))
+        let (committed, lost) = match ended {
+            Ended::Committed(id) => (std::slice::from_ref(id), [].as_slice()),
+            Ended::Copied { committed, lost } => (committed.as_slice(), lost.as_slice()),
+            Ended::Restored(key, Err(why)) => {
+                return Err(format!("process {process} could not restore {key}, which is there: {why}"));
             }
-            Ended::Restored(key, Err(why)) => Err(format!("process {process} could not restore {key}, which is there: {why}")),
-            _ => Ok(()),
+            _ => return Ok(()),
+        };
+        for id in committed {
+            if !self.place(site).ever_listed(*id) {
+                return Err(format!("process {process} tells success of snapshot {id}, which never counted"));
+            }
+            lock(&self.place(site).truth).told(*id);
+        }
+        match lost.iter().find(|id| lock(&self.source.truth).lists(**id)) {
+            Some(id) => Err(format!(
+                "process {process} tells that snapshot {id} of the source is damaged, which is whole"
+            )),
+            None => Ok(()),
         }
     }
 
@@ -273,6 +306,7 @@ impl<'a> Scheduler<'a> {
         ready.retain(|(process, _)| *process == self.current);
         let number = self.rng.pick(&ready).1;
         let mut request = self.take(number);
+        let what = request.to_string();
         if request.landed.is_none() && !std::mem::replace(&mut request.considered, true) {
             let ask = request.ask.to_string();
             if self.pauses_before(request.process, &ask) {
@@ -285,7 +319,6 @@ impl<'a> Scheduler<'a> {
             request.answer(answer);
             return Ok(());
         }
-        let what = format!("{} {number} {}", request.process, request.ask);
         if self.rng.chance(odds.fault) {
             let lost = request.ask.lost();
             match self.rng.below(3) {
@@ -298,14 +331,14 @@ impl<'a> Scheduler<'a> {
                 }
                 _ => {
                     self.note(&format!("{what}: landed, its answer is lost"));
-                    let _ = self.land(&request.ask)?;
+                    let _ = self.land(request.site, &request.ask)?;
                 }
             }
             request.answer(Err(lost));
             return Ok(());
         }
         self.note(&what);
-        let answer = self.land(&request.ask)?;
+        let answer = self.land(request.site, &request.ask)?;
         if self.rng.chance(odds.apart) {
             request.landed = Some(answer);
             lock(&self.wire).requests.push(request);
@@ -315,14 +348,21 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn take(&mut self, number: u64) -> super::wire::Request {
+    pub(super) fn take(&mut self, number: u64) -> Request {
         let mut wire = lock(&self.wire);
         let at = wire.requests.iter().position(|request| request.number == number).unwrap_or(0);
         wire.requests.remove(at)
     }
 
+    pub(super) fn place(&self, site: Site) -> &Place {
+        match site {
+            Site::Here => &self.here,
+            Site::Source => &self.source,
+        }
+    }
+
     /// It takes effect, and the truth is asked.
-    fn land(&mut self, ask: &Ask) -> Result<Result<super::wire::Answer, crate::store::Error>, Broken> {
+    pub(super) fn land(&mut self, site: Site, ask: &Ask) -> Result<Result<Answer, store::Error>, Broken> {
         self.requests += 1;
         // A landing whose stamp is old beside a Date that is not: that is what eats up the margin.
         let share = if ask.writes() {
@@ -331,67 +371,16 @@ impl<'a> Scheduler<'a> {
             self.rng.pick(&[0, 0, 0, 2, 4])
         };
         let lag = SignedDuration::from_mins(15 * share * self.lag_hours);
-        let answer = land(&self.memory, ask, lag);
+        let place = self.place(site);
+        let answer = land(&place.memory, ask, lag);
         if ask.writes() {
-            if self.world.repeat_hours.is_some() {
-                self.written.push((ask.clone(), self.memory.clock().now()));
+            lock(&place.truth).landed(&place.memory, ask)?;
+            if self.world.repeat_hours.is_some() && ask.to_string().starts_with(self.world.repeated) {
+                let now = place.memory.clock().now();
+                self.written.push((site, ask.clone(), now));
             }
-            let looked = lock(&self.truth).landed(&self.memory, ask);
-            looked?;
         }
         Ok(answer)
-    }
-
-    /// Requests that nobody waits for: their process has given up, or is dead.
-    fn strays(&self) -> Vec<u64> {
-        let wire = lock(&self.wire);
-        let strays = wire
-            .requests
-            .iter()
-            .filter(|request| !request.is_waited_for() && request.landed.is_none());
-        strays
-            .filter(|request| request.ask.writes())
-            .map(|request| request.number)
-            .collect()
-    }
-
-    fn land_a_stray(&mut self) -> Result<(), Broken> {
-        let strays = self.strays();
-        if strays.is_empty() {
-            return Ok(());
-        }
-        let number = self.rng.pick(&strays);
-        let request = self.take(number);
-        if self.rng.chance(100) {
-            self.note(&format!("{} {number} {}: lost", request.process, request.ask));
-            return Ok(());
-        }
-        self.note(&format!("{} {number} {}: lands, nobody waits for it", request.process, request.ask));
-        self.land(&request.ask).map(drop)
-    }
-
-    fn repeat(&mut self) -> Result<(), Broken> {
-        let Some(hours) = self.world.repeat_hours else { return Ok(()) };
-        let (now, within) = (self.memory.clock().now(), SignedDuration::from_hours(hours));
-        self.written.retain(|(_, landed)| now.duration_since(*landed) <= within);
-        if self.written.is_empty() {
-            return Ok(());
-        }
-        // What comes back from the dead is worth more than what is there anyway.
-        let dead =
-            |ask: &Ask| matches!(ask, Ask::Put(key, _) if keys::parse_pack(key).is_some_and(|id| !lock(&self.truth).packs.contains(&id)));
-        let risen: Vec<usize> = (0..self.written.len()).filter(|at| dead(&self.written[*at].0)).collect();
-        let any = self.rng.below(self.written.len());
-        let at = if risen.is_empty() || self.rng.chance(300) {
-            any
-        } else {
-            self.rng.pick(&risen)
-        };
-        let ask = self.written[at].0.clone();
-        self.note(&format!("{ask}: takes effect again"));
-        // Not noted as written once more: one request repeats within a bound, not for ever.
-        let _ = land(&self.memory, &ask, SignedDuration::ZERO);
-        lock(&self.truth).landed(&self.memory, &ask)
     }
 
     fn jump_one_of(&mut self, hours: &[i64]) {
@@ -400,11 +389,13 @@ impl<'a> Scheduler<'a> {
     }
 
     fn jump(&mut self, by: SignedDuration) {
-        self.memory.clock().advance(by);
+        for place in [&self.here, &self.source] {
+            place.memory.clock().advance(by);
+        }
         for still in self.alive.values_mut() {
             *still = still.saturating_sub(1);
         }
-        let now = self.memory.clock().now();
+        let now = self.here.memory.clock().now();
         self.note(&format!("the clock moves by {} h: {now}", by.as_hours()));
     }
 
@@ -422,7 +413,7 @@ impl<'a> Scheduler<'a> {
     }
 
     async fn prune(&mut self, keep: Option<usize>, wild: Option<Rng>) -> Result<(), Broken> {
-        self.start(Role::Prune(Prune { keep, wild }), 0);
+        self.start(Role::Prune(Prune { keep, wild }), Site::Here, 0);
         self.play(&CALM).await
     }
 
@@ -438,10 +429,10 @@ impl<'a> Scheduler<'a> {
         let mut garbage = Ok(());
         for _ in 0..LAST_PRUNES {
             self.prune(Some(keep), None).await?;
-            self.start(Role::Compact, 0);
+            self.start(Role::Compact, Site::Here, 0);
             self.play(&CALM).await?;
             self.jump(apart);
-            garbage = lock(&self.truth).garbage();
+            garbage = lock(&self.here.truth).garbage();
             if garbage.is_ok() {
                 break;
             }
@@ -449,7 +440,7 @@ impl<'a> Scheduler<'a> {
         garbage.map_err(|what| format!("after {LAST_PRUNES} prunes there is garbage: {what}"))
     }
 
-    fn note(&mut self, line: &str) {
+    pub(super) fn note(&mut self, line: &str) {
         self.log.push_str(line);
         self.log.push('\n');
     }

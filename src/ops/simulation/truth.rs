@@ -1,4 +1,5 @@
-//! What must hold, and who looks: every listed snapshot is complete and indexed, after every request that took effect.
+//! What must hold, and who looks: every listed snapshot is complete and indexed, after every request that took effect, and what was told
+//! to count goes on counting.
 //!
 //! The truth is kept beside the product and shares only the format with it. It remembers the bytes of every blob that was ever
 //! stored, opens every pack, segment and snapshot that lands, and knows what each snapshot needs. *Complete and indexed*: each blob
@@ -36,6 +37,8 @@ pub(super) struct Truth {
     pub(super) snapshots: BTreeMap<String, Known>,
     /// Snapshots that were listed at some time.
     pub(super) ever_listed: HashSet<ObjectId>,
+    /// Keys of snapshots of which success was told, until somebody deletes them.
+    promised: BTreeSet<String>,
 }
 
 /// A snapshot that is there.
@@ -56,6 +59,23 @@ impl Known {
 }
 
 impl Truth {
+    /// Success is told: from now on this snapshot counts until it is forgotten.
+    pub(super) fn told(&mut self, id: ObjectId) {
+        let of = self.snapshots.iter().filter(|(_, known)| known.id == id && known.listed());
+        self.promised.extend(of.map(|(key, _)| key.clone()));
+    }
+
+    /// What was told was told of another repository.
+    pub(super) fn mirrored(&mut self) {
+        self.promised.clear();
+        self.ever_listed.clear();
+    }
+
+    /// Does this snapshot count now?
+    pub(super) fn lists(&self, id: ObjectId) -> bool {
+        self.snapshots.values().any(|known| known.id == id && known.listed())
+    }
+
     /// A request took effect: understand what it changed, and look whether everything still holds.
     pub(super) fn landed(&mut self, memory: &Memory, ask: &Ask) -> Result<(), Broken> {
         match ask {
@@ -112,10 +132,14 @@ impl Truth {
         }
         self.segments.remove(key);
         self.snapshots.remove(key);
+        self.promised.remove(key);
     }
 
-    /// Every listed snapshot is complete and indexed.
+    /// Every listed snapshot is complete and indexed, and what was told to count does so.
     fn look(&self) -> Result<(), Broken> {
+        if let Some(key) = self.promised.iter().find(|key| !self.snapshots[*key].listed()) {
+            return Err(format!("success of {key} was told, and it is late now"));
+        }
         let mut there: HashSet<BlobId> = HashSet::new();
         for (pack, blob) in self.segments.values().flatten() {
             if self.packs.contains(pack) && self.tables.get(pack).is_some_and(|table| table.contains(blob)) {

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use tokio::sync::oneshot;
 
+use super::site::Site;
 use crate::store::memory::Memory;
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -82,12 +83,19 @@ type Answered = Result<Answer, Error>;
 pub(super) struct Request {
     pub(super) number: u64,
     pub(super) process: usize,
+    pub(super) site: Site,
     pub(super) ask: Ask,
     /// It took effect, and this is the answer.
     pub(super) landed: Option<Answered>,
     waiting: Option<oneshot::Sender<Answered>>,
     /// The scheduler knows whether its process stands still before it.
     pub(super) considered: bool,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}{}", self.process, self.number, self.ask, self.site.suffix())
+    }
 }
 
 impl Request {
@@ -119,16 +127,17 @@ pub(super) struct Wire {
     pub(super) dead: Vec<usize>,
 }
 
-/// The store as one process sees it.
+/// A store as one process sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     wire: Arc<Mutex<Wire>>,
     process: usize,
+    site: Site,
 }
 
 impl Line {
-    pub(super) fn new(wire: Arc<Mutex<Wire>>, process: usize) -> Self {
-        Self { wire, process }
+    pub(super) fn new(wire: Arc<Mutex<Wire>>, process: usize, site: Site) -> Self {
+        Self { wire, process, site }
     }
 
     async fn ask(&self, ask: Ask) -> Answered {
@@ -141,6 +150,7 @@ impl Line {
                 wire.requests.push(Request {
                     number,
                     process: self.process,
+                    site: self.site,
                     ask,
                     landed: None,
                     waiting: Some(sender),

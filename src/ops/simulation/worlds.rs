@@ -1,11 +1,13 @@
 //! The worlds that are simulated: who lives in each, what its store is like, and how much goes wrong.
 //!
-//! A world leans towards one kind of trouble, so that few seeds find a mistake there. A new one is a constant in [`WORLDS`]; a fault is a
-//! number in [`Odds`], and the scheduler's few lines that act on it.
+//! A world leans towards one kind of trouble, so that few seeds find a mistake there; where that takes several processes that stand
+//! still at the right moments, some of those are told ([`Actor`]), and all else is chance. A new one is a constant in [`WORLDS`]; a fault
+//! is a number in [`Odds`], and the scheduler's few lines that act on it.
 
 use super::homeserver::Homeserver;
-use super::processes::{Prune, Role};
+use super::processes::{Moment, Prune, Role};
 use super::rng::Rng;
+use super::site::Site;
 
 /// A world.
 #[derive(Debug, Clone)]
@@ -19,15 +21,60 @@ pub(super) struct World {
     pub(super) lag_hours: i64,
     /// A write may take effect once more within so much (A2).
     pub(super) repeat_hours: Option<i64>,
+    /// Only those that begin so.
+    pub(super) repeated: &'static str,
     /// Lines on a page of a listing.
     pub(super) page_objects: usize,
     /// The clock moves by one of these.
     pub(super) jumps_hours: &'static [i64],
     /// Backups before it begins.
     pub(super) nights: usize,
+    /// And before the first so many of them, one of the source.
+    pub(super) source_nights: usize,
+    /// Then the whole repository is mirrored, object by object: all Last-Modified are new (A3).
+    pub(super) mirrored: bool,
     /// Who lives in it.
-    pub(super) cast: fn(&mut Rng, &Homeserver) -> Vec<Role>,
+    pub(super) cast: fn(&mut Rng, &Homeserver) -> Vec<Actor>,
     pub(super) odds: Odds,
+}
+
+/// Somebody in a world. What is not told is left to chance.
+#[derive(Debug, Clone)]
+pub(super) struct Actor {
+    pub(super) role: Role,
+    pub(super) site: Site,
+    /// It begins when the clock has moved so often.
+    pub(super) later: Option<usize>,
+    /// It stands still before this request until the clock has moved so often.
+    pub(super) stands: Option<(Moment, usize)>,
+}
+
+impl From<Role> for Actor {
+    fn from(role: Role) -> Self {
+        Self {
+            role,
+            site: Site::Here,
+            later: None,
+            stands: None,
+        }
+    }
+}
+
+impl Actor {
+    fn at_source(self) -> Self {
+        let site = Site::Source;
+        Self { site, ..self }
+    }
+
+    fn later(self, jumps: usize) -> Self {
+        let later = Some(jumps);
+        Self { later, ..self }
+    }
+
+    fn stands(self, before: &'static str, nth: usize, jumps: usize) -> Self {
+        let stands = Some(((before, nth), jumps));
+        Self { stands, ..self }
+    }
 }
 
 /// How often something happens, in a thousand steps.
@@ -80,15 +127,18 @@ const BASE: World = World {
     window_hours: 12,
     lag_hours: 0,
     repeat_hours: None,
+    repeated: "",
     page_objects: 1000,
     jumps_hours: &[1, 4, 7, 13, 25, 25, 31],
     nights: 2,
+    source_nights: 0,
+    mirrored: false,
     cast: |_, _| Vec::new(),
     odds: STALLS,
 };
 
 /// All of them.
-pub(super) const WORLDS: [World; 8] = [
+pub(super) const WORLDS: [World; 13] = [
     World {
         name: "a backup and prunes",
         cast: |rng, home| vec![backup(rng, home), prune(rng), prune(rng), prune(rng)],
@@ -103,7 +153,7 @@ pub(super) const WORLDS: [World; 8] = [
         name: "compaction",
         cast: |rng, home| {
             let backups = [backup(rng, home), backup(rng, home)];
-            let sweeps = [prune(rng), Role::Compact, Role::Compact];
+            let sweeps = [prune(rng), Role::Compact.into(), Role::Compact.into()];
             backups.into_iter().chain(sweeps).collect()
         },
         nights: 3,
@@ -112,13 +162,19 @@ pub(super) const WORLDS: [World; 8] = [
     World {
         name: "stamps that lag",
         lag_hours: 6,
-        cast: |rng, home| vec![backup(rng, home), prune(rng), prune(rng), prune(rng)],
+        cast: |rng, home| {
+            if rng.chance(500) {
+                return vec![backup(rng, home), prune(rng), prune(rng), prune(rng)];
+            }
+            let role = Role::Backup(home.clone().changed(rng));
+            slow_commit(role, rng)
+        },
         ..BASE
     },
     World {
         name: "small pages, late writes, orphans",
         page_objects: 2,
-        cast: |rng, home| vec![backup(rng, home), backup(rng, home), prune(rng), prune(rng), Role::Compact],
+        cast: |rng, home| vec![backup(rng, home), backup(rng, home), prune(rng), prune(rng), Role::Compact.into()],
         odds: Odds {
             fault: 25,
             stray: 60,
@@ -132,11 +188,11 @@ pub(super) const WORLDS: [World; 8] = [
         cast: |rng, home| {
             vec![
                 backup(rng, home),
-                Role::Restore,
-                Role::Restore,
+                Role::Restore.into(),
+                Role::Restore.into(),
                 prune(rng),
                 prune(rng),
-                Role::Compact,
+                Role::Compact.into(),
             ]
         },
         ..BASE
@@ -144,7 +200,17 @@ pub(super) const WORLDS: [World; 8] = [
     World {
         name: "writes that land twice",
         repeat_hours: Some(6),
-        cast: |rng, home| vec![backup(rng, home), prune(rng), prune(rng), prune(rng)],
+        jumps_hours: &[3, 5, 8, 25, 31],
+        cast: |rng, home| {
+            let backup = backup(rng, home);
+            // It lands late in its window.
+            let backup = if rng.chance(500) {
+                backup.later(0).stands("PUT snapshots/", 1, 1)
+            } else {
+                backup
+            };
+            vec![backup, prune(rng), prune(rng), prune(rng)]
+        },
         odds: Odds { repeat: 40, ..STALLS },
         ..BASE
     },
@@ -152,23 +218,133 @@ pub(super) const WORLDS: [World; 8] = [
         name: "packs with the same blobs",
         nights: 4,
         cast: |rng, home| {
-            let prunes = (0..4).map(|_| match prune(rng) {
-                Role::Prune(how) => Role::Prune(Prune { keep: Some(1), ..how }),
-                other => other,
-            });
-            let prunes: Vec<Role> = prunes.collect();
+            let prunes = (0..4).map(|_| prune_that(rng, Some(1)));
+            let prunes: Vec<Actor> = prunes.collect();
             [backup(rng, home)].into_iter().chain(prunes).collect()
+        },
+        ..BASE
+    },
+    // One prune knows of no snapshot that needs a marked pack, and is about to delete it. Another one knew of such a snapshot.
+    World {
+        name: "prunes that disagree",
+        nights: 3,
+        cast: |rng, home| {
+            vec![
+                prune_that(rng, None).later(0).stands("DELETE condemned/", 1, 2),
+                prune_that(rng, Some(0)).later(1).stands("DELETE packs/", 1, 2 + rng.below(2)),
+                Actor::from(Role::Backup(home.clone())).later(2).stands("LIST index/", 1, 1),
+                prune(rng),
+            ]
+        },
+        ..BASE
+    },
+    // Two prunes delete the same pack, and one of them takes long. Meanwhile its PUT comes again.
+    World {
+        name: "packs that come back",
+        repeat_hours: Some(6),
+        repeated: "PUT packs/",
+        nights: 3,
+        cast: |rng, home| {
+            vec![
+                prune_that(rng, Some(0)).later(0).stands("DELETE packs/", 1, 2 + rng.below(2)),
+                prune_that(rng, Some(0)).later(0),
+                Actor::from(Role::Backup(home.clone()))
+                    .later(1)
+                    .stands("LIST index/", 1, rng.below(2)),
+                prune(rng),
+            ]
+        },
+        odds: Odds { repeat: 40, ..STALLS },
+        ..BASE
+    },
+    // A prune has decided to delete, and does so while a backup that relies on these packs checks them.
+    World {
+        name: "a check beside a deletion",
+        nights: 1,
+        jumps_hours: &[13, 25, 31],
+        cast: |rng, home| {
+            vec![
+                backup(rng, home).later(0).stands("HEAD repository.json", 2, 3),
+                wild(rng, None).later(0),
+                prune_that(rng, Some(0)).later(2).stands("DELETE packs/", 1, 1),
+                prune(rng),
+            ]
+        },
+        odds: Odds {
+            fault: 0,
+            kill: 0,
+            freeze: 0,
+            jump: 0,
+            ..STALLS
+        },
+        ..BASE
+    },
+    World {
+        name: "a copy from elsewhere",
+        nights: 3,
+        source_nights: 2,
+        cast: |rng, home| {
+            if rng.chance(300) {
+                return slow_commit(Role::Copy, rng);
+            }
+            let backup = rng.chance(300).then(|| backup(rng, home));
+            let others = vec![
+                Role::Copy.into(),
+                prune(rng),
+                prune(rng),
+                prune(rng),
+                prune(rng).at_source(),
+                Role::Copy.into(),
+            ];
+            others.into_iter().chain(backup).collect()
+        },
+        ..BASE
+    },
+    World {
+        name: "a mirror that is adopted",
+        mirrored: true,
+        cast: |rng, home| {
+            vec![
+                Role::Adopt.into(),
+                prune(rng),
+                prune(rng),
+                prune(rng),
+                backup(rng, home),
+                Role::Adopt.into(),
+            ]
         },
         ..BASE
     },
 ];
 
-fn backup(rng: &mut Rng, home: &Homeserver) -> Role {
-    Role::Backup(home.clone().changed(rng))
+fn backup(rng: &mut Rng, home: &Homeserver) -> Actor {
+    Role::Backup(home.clone().changed(rng)).into()
 }
 
-fn prune(rng: &mut Rng) -> Role {
+/// A commit takes long; meanwhile one prune marks and the next one deletes.
+fn slow_commit(role: Role, rng: &mut Rng) -> Vec<Actor> {
+    let jumps = 1 + rng.below(2);
+    vec![
+        Actor::from(role).later(0).stands("PUT snapshots/", 1, jumps + 1),
+        wild(rng, Some(0)).later(0),
+        prune_that(rng, Some(0)).later(jumps),
+        prune(rng),
+    ]
+}
+
+fn prune(rng: &mut Rng) -> Actor {
     let keep = rng.pick(&[None, Some(0), Some(0), Some(0), Some(1), Some(1)]);
-    let wild = rng.chance(600).then(|| rng.fork(1));
-    Role::Prune(Prune { keep, wild })
+    prune_that(rng, keep)
+}
+
+fn prune_that(rng: &mut Rng, keep: Option<usize>) -> Actor {
+    if rng.chance(600) {
+        return wild(rng, keep);
+    }
+    Role::Prune(Prune { keep, wild: None }).into()
+}
+
+fn wild(rng: &Rng, keep: Option<usize>) -> Actor {
+    let wild = Some(rng.fork(1));
+    Role::Prune(Prune { keep, wild }).into()
 }
