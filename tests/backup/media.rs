@@ -6,19 +6,24 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::FutureExt;
 use synapse_backup::format::BlobId;
 use synapse_backup::format::snapshot::ProblemKind::{self, Changed, Deferred, HashDiffers, Missing, NotAFile, Short, Unreadable};
 use synapse_backup::ops::backup::{Options, Report};
 use synapse_backup::ops::{self, inspect};
 use synapse_backup::repo::{Repository, catalog};
+use synapse_backup::store::counters::Kind;
 
 use crate::homeserver::{Home, item_of, noise, path_of, write};
-use crate::hook::At;
-use crate::rig::{LIMITS, backup, cat, fresh, named, options, restore, restore_files_to, run, run_with, shown, try_backup, verify};
+use crate::hook::{At, Hook};
+use crate::rig::{
+    LIMITS, backup, cat, fresh, fresh_in, memory, named, options, reopen, restore, restore_files_to, run, run_with, shown, ticking,
+    try_backup, verify,
+};
 
 /// What an honest upload would have.
 const BYTES: &[u8] = b"what Alice uploaded";
@@ -189,6 +194,51 @@ async fn a_row_that_is_deleted_meanwhile_is_no_problem() {
     let next = backup(&repository, &home).await;
     assert_eq!(named(&next.problems), [(Missing, item_of("MissingForEver0000000001"))]);
     assert_eq!(verify(&repository, None).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_uploaded_after_the_moment_is_in_the_next_snapshot() {
+    let home = Home::new();
+    let (cluster, database, path) = (home.cluster, home.database.clone(), home.media("UploadedMeanwhile0000001"));
+    let upload = At::new("database synapse", 0, move || {
+        write(&path, BYTES);
+        cluster.psql(
+            &database,
+            "INSERT INTO local_media_repository (media_id, media_length) VALUES ('UploadedMeanwhile0000001', 19)",
+        );
+    });
+    let repository = fresh().await;
+    let taken = try_backup(&repository, &home, &run_with(&upload)).await.unwrap();
+    assert!(upload.was_done());
+    assert_eq!((taken.problems.len(), taken.media.files), (0, 4), "media are those of the dump");
+    let next = backup(&repository, &home).await;
+    assert_eq!((next.problems.len(), next.media.files, next.media.new), (0, 5, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_transaction_is_open_while_media_are_sent() {
+    let home = Home::new();
+    home.upload("LargeVideo00000000000001", &noise(7, 20 << 20));
+    let (cluster, database) = (home.cluster, home.database.clone());
+    let open = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND xact_start IS NOT NULL");
+    let memory = memory();
+    fresh_in(&memory).await;
+    // Only media are large enough for parts. They wait until nobody has a transaction open: whoever kept one until media are sent
+    // would keep it for ever.
+    let wait = move || {
+        let open = open.clone();
+        let wait = async move {
+            while cluster.psql("postgres", &open) != "0" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        wait.boxed()
+    };
+    let hook = Hook::once(ticking(&memory), |kind, _| kind == Kind::Part, wait);
+    let repository = reopen(Arc::new(hook)).await;
+    let patience = Duration::from_mins(2);
+    let taken = tokio::time::timeout(patience, backup(&repository, &home)).await;
+    assert_eq!(taken.expect("a transaction stays open while media wait").problems, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
