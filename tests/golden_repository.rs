@@ -285,7 +285,7 @@ async fn a_backup_into_a_repository_of_format_1_finds_everything_in_it() {
                 .packs()
                 .iter()
                 .filter(|pack| pack.kind != synapse_backup::format::PackKind::Metadata);
-            data.map(|pack| pack.id).collect::<Vec<_>>()
+            data.map(|pack| pack.id).collect::<std::collections::BTreeSet<_>>()
         };
         let before = data_packs().await;
         build::write_again(&repository, memory.clock().now()).await;
