@@ -2,14 +2,13 @@
 //!
 //! An age file is a header (one stanza per recipient), a nonce, and chunks of 64 KiB, each sealed by itself under its number
 //! and whether it is the last. So a few bytes of a large pack cost the chunks that cover them, and an object that was cut short has no last
-//! chunk. Header and writing are the `age` crate's; chunks are opened here, since its reader wants the whole file. Sealing draws
-//! fresh keys from the operating system: the one thing on this floor that is not the same twice.
+//! chunk. The header is the `age` crate's; chunks are sealed and opened here: its reader wants the whole file, and its writer
+//! copies each chunk three times. Sealing draws fresh keys from the operating system: the one thing on this floor that is not the same twice.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
-use std::io::Write as _;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::ExposeSecret as _;
 use age_core::format::{FileKey, Stanza};
@@ -22,6 +21,9 @@ use super::{Error, Result, within};
 /// Plain bytes of a chunk.
 pub const CHUNK_BYTES: u64 = 64 << 10;
 const TAG_BYTES: u64 = 16;
+/// The same two as lengths in memory.
+const PLAIN_CHUNK: usize = 64 << 10;
+const TAG: usize = 16;
 /// Sealed bytes of a chunk.
 pub const SEALED_CHUNK_BYTES: u64 = CHUNK_BYTES + TAG_BYTES;
 /// Header and nonce are read with one GET of so many bytes.
@@ -95,63 +97,76 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Where the age writer puts sealed bytes until they are taken.
-#[derive(Default, Clone)]
-struct Outlet(Arc<Mutex<Vec<u8>>>);
-
-impl Outlet {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl std::io::Write for Outlet {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Seals a stream: plain bytes in, sealed bytes out as they come. Holds one chunk.
+/// Seals a stream: plain bytes in, sealed bytes out as they come. Holds one chunk, which is sealed where it lies.
 pub struct Sealer {
-    writer: age::stream::StreamWriter<Outlet>,
-    outlet: Outlet,
+    cipher: ChaCha20Poly1305,
+    /// Header and nonce, until the first bytes are taken.
+    head: Vec<u8>,
+    /// Plain bytes of the chunk that is being filled. It stays open until more comes, since the last one is sealed as the last.
+    chunk: Vec<u8>,
+    number: u64,
     sealed_bytes: u64,
 }
 
 impl Sealer {
-    /// To these recipients, at least one.
+    /// To these recipients, at least one. The header is the `age` crate's, with a file key that it draws.
     pub fn new<'a>(recipients: impl IntoIterator<Item = &'a Recipient>) -> Result<Self> {
-        let recipients: Vec<&dyn age::Recipient> = recipients.into_iter().map(|recipient| &recipient.0 as _).collect();
-        within("recipients", recipients.len() as u64, RECIPIENTS_MAX as u64)?;
-        let outlet = Outlet::default();
-        let encryptor = age::Encryptor::with_recipients(recipients.into_iter()).map_err(cannot)?;
-        let writer = encryptor.wrap_output(outlet.clone()).map_err(cannot)?;
+        let catches: Vec<CatchMade<'_>> = recipients.into_iter().map(CatchMade::new).collect();
+        within("recipients", catches.len() as u64, RECIPIENTS_MAX as u64)?;
+        let encryptor = age::Encryptor::with_recipients(catches.iter().map(|catch| catch as &dyn age::Recipient)).map_err(cannot)?;
+        let mut head = Vec::new();
+        drop(encryptor.wrap_output(&mut head).map_err(cannot)?);
+        let file_key = catches.iter().find_map(|catch| catch.caught.borrow_mut().take());
+        let file_key = file_key.ok_or_else(|| cannot("no file key was drawn"))?;
         Ok(Self {
-            writer,
-            outlet,
+            cipher: payload_cipher(&file_key, &head),
+            head,
+            chunk: Vec::new(),
+            number: 0,
             sealed_bytes: 0,
         })
     }
 
     /// Takes plain bytes and gives what is sealed so far, which may be nothing yet.
-    pub fn push(&mut self, plain: &[u8]) -> Result<Vec<u8>> {
-        self.writer.write_all(plain).map_err(cannot)?;
-        let sealed = self.outlet.take();
+    pub fn push(&mut self, mut plain: &[u8]) -> Result<Vec<u8>> {
+        let mut sealed = std::mem::take(&mut self.head);
+        while !plain.is_empty() {
+            if self.chunk.len() == PLAIN_CHUNK {
+                self.seal_chunk(false, &mut sealed)?;
+            }
+            let (now, later) = plain.split_at(plain.len().min(PLAIN_CHUNK - self.chunk.len()));
+            if self.chunk.capacity() == 0 {
+                self.chunk.reserve_exact(PLAIN_CHUNK + TAG);
+            }
+            self.chunk.extend_from_slice(now);
+            plain = later;
+        }
         self.sealed_bytes += sealed.len() as u64;
         Ok(sealed)
     }
 
     /// The last chunk, and how many bytes were sealed in all.
-    pub fn finish(self) -> Result<(Vec<u8>, u64)> {
-        self.writer.finish().map_err(cannot)?;
-        let sealed = self.outlet.take();
+    pub fn finish(mut self) -> Result<(Vec<u8>, u64)> {
+        let mut sealed = std::mem::take(&mut self.head);
+        self.seal_chunk(true, &mut sealed)?;
         let sealed_bytes = self.sealed_bytes + sealed.len() as u64;
         Ok((sealed, sealed_bytes))
+    }
+
+    /// The chunk goes to `sealed`, itself where that is empty, and the next one begins.
+    fn seal_chunk(&mut self, is_last: bool, sealed: &mut Vec<u8>) -> Result<()> {
+        let tag = self
+            .cipher
+            .encrypt_in_place_detached(&nonce(self.number, is_last), b"", &mut self.chunk)
+            .map_err(cannot)?;
+        self.number += 1;
+        self.chunk.extend_from_slice(&tag);
+        if sealed.is_empty() {
+            std::mem::swap(sealed, &mut self.chunk);
+        } else {
+            sealed.append(&mut self.chunk);
+        }
+        Ok(())
     }
 }
 
@@ -166,6 +181,13 @@ fn cannot(error: impl fmt::Display) -> Error {
         what: SEAL,
         reason: error.to_string(),
     }
+}
+
+/// What seals and opens the chunks behind a header with its nonce.
+fn payload_cipher(file_key: &[u8; 16], head: &[u8]) -> ChaCha20Poly1305 {
+    let nonce = &head[head.len() - NONCE_BYTES..];
+    let key = Zeroizing::new(age_core::primitives::hkdf(nonce, b"payload", file_key));
+    ChaCha20Poly1305::new((&*key).into())
 }
 
 /// A whole object at once.
@@ -201,13 +223,8 @@ impl Opener {
         let caught = |(at, catch): (usize, &Catch<'_>)| Some((at, catch.caught.borrow_mut().take()?));
         let (opened_by, file_key) = catches.iter().enumerate().find_map(caught).ok_or(Error::NoKey)?;
         let header = whole - rest.len();
-        let key = Zeroizing::new(age_core::primitives::hkdf(
-            &head[header - NONCE_BYTES..header],
-            b"payload",
-            &*file_key,
-        ));
         Ok(Self {
-            cipher: ChaCha20Poly1305::new((&*key).into()),
+            cipher: payload_cipher(&file_key, &head[..header]),
             header_bytes: header as u64,
             opened_by,
         })
@@ -333,6 +350,28 @@ fn nonce(number: u64, is_last: bool) -> Nonce {
     nonce[3..11].copy_from_slice(&number.to_be_bytes());
     nonce[11] = u8::from(is_last);
     nonce.into()
+}
+
+/// A recipient that keeps the file key that is wrapped for it, since the crate's writer does not give it away.
+struct CatchMade<'a> {
+    recipient: &'a Recipient,
+    caught: RefCell<Option<Zeroizing<[u8; 16]>>>,
+}
+
+impl<'a> CatchMade<'a> {
+    fn new(recipient: &'a Recipient) -> Self {
+        Self {
+            recipient,
+            caught: RefCell::new(None),
+        }
+    }
+}
+
+impl age::Recipient for CatchMade<'_> {
+    fn wrap_file_key(&self, file_key: &FileKey) -> std::result::Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        *self.caught.borrow_mut() = Some(Zeroizing::new(*file_key.expose_secret()));
+        self.recipient.0.wrap_file_key(file_key)
+    }
 }
 
 /// An identity that keeps the file key that it finds, since the crate's reader does not give it away.
