@@ -9,8 +9,9 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Error, Limits, Run};
+use crate::format::PackId;
 use crate::repo::extend::{self, Extended};
-use crate::repo::{Repository, snapshots};
+use crate::repo::{Repository, catalog, snapshots};
 
 /// What was done.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -35,7 +36,13 @@ async fn all(repository: &Repository, limits: Limits) -> anyhow::Result<Report> 
         return Err(anyhow::Error::from(error).context(format!("what snapshot `{}` needs is not known", key.key)));
     }
     let listed: Vec<_> = loaded.iter().filter(|loaded| !loaded.late).collect();
-    let packs: BTreeSet<_> = listed.iter().flat_map(|loaded| loaded.snapshot.packs.iter().copied()).collect();
+    let mut packs: BTreeSet<_> = listed.iter().flat_map(|loaded| loaded.snapshot.packs.iter().copied()).collect();
+    let presence = catalog::presence(repository).await.context("list the packs")?;
+    let stays = |pack: &PackId| presence.packs.contains_key(pack) && !presence.condemned.contains(pack);
+    if !packs.iter().all(stays) {
+        // A prune or a rekey has moved what was in some of them, and the documents do not say where to: hold every pack.
+        packs = presence.packs.keys().copied().collect();
+    }
     let keys: Vec<String> = listed.iter().map(|loaded| loaded.key.key.clone()).collect();
     let extended = extend::extend_all(repository, &keys, &packs, limits.connections).await?;
     let object_lock = extended.ok_or_else(|| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
-use synapse_backup::ops::extend;
+use synapse_backup::ops::{extend, rekey};
 use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::old_versions::{Do, clear};
 use synapse_backup::store::Store;
@@ -79,6 +79,44 @@ async fn extend_holds_what_is_needed_longer_and_asks_twice_for_nothing() {
     }
     let again = extend::extend(&writer, LIMITS, &run()).await.unwrap().object_lock;
     assert_eq!((again.extended, again.failed), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extend_holds_what_was_moved_into_packs_that_no_snapshot_names() {
+    let bucket = Bucket::locked(DAYS).await;
+    let home = Home::new();
+    let all_keys = Keys::new(1).all();
+    let repository = init_with(bucket.store().await, all_keys.clone()).await;
+    backup(&repository, &home).await;
+    let pruner = reopen_with(bucket.store_as("pruner").await, all_keys).await;
+    let options = rekey::Options {
+        packs: true,
+        dry_run: false,
+        spool_folder: std::env::temp_dir(),
+        limits: LIMITS,
+    };
+    let report = rekey::rekey(&pruner, &options, &run()).await.unwrap();
+    assert_eq!(report.problems, []);
+    // As the next prune does it.
+    for pack in &report.plan.unwrap().repack {
+        pruner.store().delete(&keys::pack(pack.id)).await.unwrap();
+    }
+    let store = bucket.store().await;
+    let now = repository.date().await.unwrap();
+    let packs: Vec<String> = crate::buckets::keys(&*store)
+        .await
+        .into_iter()
+        .filter(|key| key.starts_with(keys::PACKS))
+        .collect();
+    assert!(!packs.is_empty());
+    for key in &packs {
+        bucket.shorten(key, now + SignedDuration::from_hours(1)).await;
+    }
+    let lock = extend::extend(&pruner, LIMITS, &run()).await.unwrap().object_lock;
+    assert_eq!((lock.extended, lock.failed), (packs.len() as u64, 0), "{:?}", lock.error);
+    for key in &packs {
+        assert!(retention(&*store, key).await.until >= now + DAYS.promised(), "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
