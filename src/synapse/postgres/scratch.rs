@@ -19,8 +19,8 @@ const MADE: &str = "synapse-backup drill: made for it, and dropped after it";
 const LENT: &str = "synapse-backup drill: lent to it, and emptied after it";
 const LOCK_SECONDS: u64 = 60;
 /// How often it is asked whether the last session of a database has ended, and how long between.
-const IDLE_TRIES: usize = 50;
-const IDLE_PAUSE: Duration = Duration::from_millis(100);
+const SETTLE_TRIES: usize = 50;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 struct Known {
@@ -50,8 +50,9 @@ impl Scratch {
         let made = target::create_database(info, tools, None).await?;
         let mut keeper = Session::open(info, tools, Purpose::Write, LOCK_SECONDS).await?;
         if !made {
-            let known = known(&mut keeper).await?;
-            let ours = known.iter().find(|one| one.name == keeper.server().database);
+            let name = keeper.server().database.clone();
+            let known = settled(&mut keeper, &name, 1).await?;
+            let ours = known.iter().find(|one| one.name == name);
             let refused = match ours {
                 Some(one) if one.sessions > 1 => Some("is in use"),
                 Some(one) if one.comment.as_deref().is_some_and(|comment| comment != LENT) => Some("has a comment of somebody else's"),
@@ -96,8 +97,8 @@ impl Scratch {
 /// Drop every database of the server that a killed run has made, and empty the wanted one if such a run had been lent it.
 async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error> {
     let mut session = target::maintenance(info, tools).await?;
-    wait_until_idle(&mut session, wanted).await?;
-    let idle: Vec<Known> = known(&mut session).await?.into_iter().filter(|one| one.sessions == 0).collect();
+    let known = settled(&mut session, wanted, 0).await?;
+    let idle: Vec<Known> = known.into_iter().filter(|one| one.sessions == 0).collect();
     for one in &idle {
         match one.comment.as_deref() {
             Some(MADE) => match drop_database(&mut session, &one.name).await {
@@ -117,16 +118,19 @@ async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error
     Ok(())
 }
 
-/// A session that was just closed is there for a moment more; one that stays is somebody's.
-async fn wait_until_idle(session: &mut Session, database: &str) -> Result<(), Error> {
-    for _ in 0..IDLE_TRIES {
+/// The databases, as soon as no more than so many sessions are in this one. A session that was just closed, one of ours too, is there
+/// for a moment more; one that stays is somebody's.
+async fn settled(session: &mut Session, database: &str, sessions_max: u64) -> Result<Vec<Known>, Error> {
+    let mut tries = 0;
+    loop {
         let known = known(session).await?;
-        if known.iter().all(|one| one.name != database || one.sessions == 0) {
-            break;
+        let is_settled = known.iter().all(|one| one.name != database || one.sessions <= sessions_max);
+        tries += 1;
+        if is_settled || tries == SETTLE_TRIES {
+            return Ok(known);
         }
-        tokio::time::sleep(IDLE_PAUSE).await;
+        tokio::time::sleep(SETTLE_PAUSE).await;
     }
-    Ok(())
 }
 
 async fn known(session: &mut Session) -> Result<Vec<Known>, Error> {
