@@ -40,8 +40,8 @@ const MEMORY_BYTES: u64 = 256 << 20;
 const GRACE_SECONDS: u64 = 3;
 
 fn main() {
-    let numbers = std::env::args().filter_map(|argument| argument.parse().ok());
-    let blobs = numbers.last().unwrap_or(BLOBS);
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let blobs = numbers.next().unwrap_or(BLOBS);
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let begun = Instant::now();

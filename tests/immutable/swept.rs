@@ -115,7 +115,7 @@ async fn in_a_real_bucket_what_is_forgotten_is_marked_and_swept_and_what_is_kept
     let applied = marked.applied.clone().unwrap();
     let given_up = marked.plan.condemn.len() + marked.plan.repack.len();
     assert!(given_up > 0 && marked.plan.bytes_after_grace > 20 << 20, "{:?}", marked.plan);
-    assert_eq!((applied.condemned as usize, applied.deleted), (given_up, 0));
+    assert_eq!((applied.condemned, applied.deleted), (given_up as u64, 0));
     let after = keys_of(&*bucket.store().await).await;
     assert!(under(&before, "packs/").is_subset(&under(&after, "packs/")));
     assert_eq!(under(&after, "condemned/").len(), given_up);

@@ -67,6 +67,8 @@ struct Night {
     prune: usize,
 }
 
+type Figure = fn(&Night) -> usize;
+
 /// A homeserver, where it is backed up to, and what each kept snapshot must bring back.
 struct Story {
     memory: Arc<Memory>,
@@ -130,7 +132,7 @@ impl Story {
 
     /// The mean of a figure over some nights.
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]
-    fn mean(&self, nights: std::ops::Range<usize>, figure: impl Fn(&Night) -> usize) -> f64 {
+    fn mean(&self, nights: std::ops::Range<usize>, figure: Figure) -> f64 {
         let count = nights.len();
         self.nights[nights].iter().map(figure).sum::<usize>() as f64 / count as f64
     }
@@ -155,8 +157,7 @@ async fn after_two_hundred_nights_the_bucket_is_as_large_as_what_is_kept_and_a_n
         }
     }
     // By then three more snapshots are kept, of months that had not passed before: each is a GET.
-    let counted: [(&str, fn(&Night) -> usize); 2] = [("backup", |night| night.backup), ("prune", |night| night.prune)];
-    for (what, figure) in counted {
+    for (what, figure) in [("backup", (|night| night.backup) as Figure), ("prune", |night| night.prune)] {
         let (early, late) = (story.mean(50..100, figure), story.mean(150..200, figure));
         assert!(late <= early * 1.1, "requests of a {what}: {early}, then {late}");
     }

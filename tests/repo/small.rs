@@ -106,11 +106,11 @@ impl Home {
 
     /// The stream of another one, with a line for every row.
     pub(crate) fn state(&self) -> Vec<u8> {
-        let mut stream = String::new();
-        for (number, row) in &self.rows {
-            stream.push_str(&format!("{number}\t{}\t{}\n", number % 97, row.len()));
-        }
-        stream.into_bytes()
+        let lines = self
+            .rows
+            .iter()
+            .map(|(number, row)| format!("{number}\t{}\t{}\n", number % 97, row.len()));
+        lines.collect::<String>().into_bytes()
     }
 
     /// Paths in the media store and what is there.

@@ -123,6 +123,8 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
         return Ok(report);
     }
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
+    // What is known of the blobs to be moved takes room that the index needs now.
+    drop(survey);
     let damaged = applied.damaged.iter().map(|pack| Problem {
         kind: ProblemKind::Damaged,
         item: keys::pack(*pack),

@@ -62,7 +62,7 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
     let Some(busy) = busy_runs(repository, options).await? else {
         return Ok(Compacted::default());
     };
-    let share = usize::try_from(options.memory_bytes / 4).unwrap_or(usize::MAX);
+    let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let begin = || Read {
         catalog: Catalog::default(),
         lines: Sorter::new(share, &options.spool_folder),

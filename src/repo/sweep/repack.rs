@@ -44,7 +44,7 @@ pub(super) async fn repack(repository: &Repository, plan: &Plan, survey: &Survey
     if plan.repack.is_empty() {
         return Ok(Moved::default());
     }
-    let budget = Budget::new(options.memory_bytes / 2, options.connections);
+    let budget = Budget::new(options.memory_bytes / 4, options.connections);
     let run = survey.run.unwrap_or_else(|| repository.ids().object());
     let writer = Writer::open_as(run, repository, Arc::default(), BTreeSet::new(), &budget);
     let moving = async {
