@@ -15,7 +15,7 @@ use super::rows::{LINE_BYTES, Line};
 use super::sorter::{Sorted, Sorter};
 use super::survey::spooled;
 use crate::format::index::{Segment, SegmentEntry, SegmentPack, encoded_segment_bytes};
-use crate::format::{ObjectId, PackId, keys};
+use crate::format::{ObjectId, PACK_BLOBS_MAX, PackId, keys};
 use crate::repo::catalog::{Catalog, each_listed, each_segment};
 use crate::repo::writer::put_segment;
 use crate::repo::{Error, Repository, Result};
@@ -24,7 +24,7 @@ use crate::repo::{Error, Repository, Result};
 use crate::repo::bugs::{Bug, planted};
 
 /// A new segment is cut at this size: small enough to be read whole in little memory.
-const SEGMENT_BYTES: usize = 16 << 20;
+const SEGMENT_BYTES: usize = 8 << 20;
 /// Segments from this size on are left alone.
 const LARGE_BYTES: u64 = SEGMENT_BYTES as u64 / 2;
 
@@ -214,6 +214,11 @@ impl Open {
     }
 
     fn add(&mut self, pack: SegmentPack, line: Line) {
+        if self.entries.is_empty() {
+            // Once: growing would hold it twice.
+            self.entries
+                .reserve_exact(SEGMENT_BYTES / size_of::<SegmentEntry>() + PACK_BLOBS_MAX);
+        }
         let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
         let ordinal = *self.ordinals.entry(pack.id).or_insert_with(|| {
             self.packs.push(pack);

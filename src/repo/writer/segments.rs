@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Result, Writer, lock};
 use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
-use crate::format::{ObjectId, SEGMENT_BYTES_MAX, keys};
+use crate::format::{ObjectId, PACK_BLOBS_MAX, keys};
 use crate::repo::{Repository, aside};
 use crate::store;
 
@@ -23,8 +23,8 @@ const PACKS_PENDING_MAX: usize = 8;
 const PENDING_AGE_MAX: Duration = Duration::from_mins(1);
 /// How often a segment of unknown outcome is written anew.
 const PUTS_MAX: usize = 5;
-/// Entries that are put into one segment at most, so that it stays under its limit.
-const ENTRIES_MAX: usize = SEGMENT_BYTES_MAX / 52 - 100_000;
+/// Entries that wait for a segment at most (and those of one more pack): 4 MiB, where eight packs of tiny blobs would be 30.
+const ENTRIES_PENDING_MAX: usize = PACK_BLOBS_MAX;
 
 /// Packs that are answered and not yet named by a segment.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Segments {
                 .entries
                 .extend(entries.into_iter().map(|blob| SegmentEntry { pack: ordinal, blob }));
             pending.since.get_or_insert_with(Instant::now);
-            pending.packs.len() >= PACKS_PENDING_MAX || pending.entries.len() >= ENTRIES_MAX - crate::format::PACK_BLOBS_MAX
+            pending.packs.len() >= PACKS_PENDING_MAX || pending.entries.len() >= ENTRIES_PENDING_MAX
         };
         if due { self.write(repository).await } else { Ok(()) }
     }
