@@ -295,16 +295,7 @@ fn media_prefix(words: &args::Restore) -> Result<Option<String>, Error> {
             "it chooses among media: add `--only media`",
         ));
     }
-    if let Some((_, id)) = prefix.strip_prefix("mxc://").and_then(|mxc| mxc.split_once('/')) {
-        let (Some(first), Some(second), Some(rest)) = (id.get(..2), id.get(2..4), id.get(4..)) else {
-            return Err(Error::usage(
-                format!("`{prefix}` is no address of a medium"),
-                "it looks like mxc://server/AbCdEf…",
-            ));
-        };
-        return Ok(Some(format!("local_content/{first}/{second}/{rest}")));
-    }
-    Ok(Some(prefix.strip_prefix("media/").unwrap_or(prefix).to_owned()))
+    Ok(Some(prefix.clone()))
 }
 
 /// `--uploaded-…`, which go with `--only media`.

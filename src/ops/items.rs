@@ -207,6 +207,15 @@ async fn find_media(reader: &Reader, media: &Media, path: &str, run: &Run<'_>) -
     Ok(found)
 }
 
+/// A path in the media store: as it is, as the name of an item, or as the address of a medium of this homeserver.
+pub(crate) fn media_path(snapshot: &Snapshot, text: &str) -> anyhow::Result<String> {
+    let name = match text.strip_prefix("mxc://") {
+        Some(mxc) => mxc_name(snapshot, mxc)?,
+        None => text.to_owned(),
+    };
+    Ok(name.strip_prefix("media/").unwrap_or(&name).to_owned())
+}
+
 /// `media/local_content/aa/bb/rest` of a local media id (Synapse's `filepath.py`).
 fn mxc_name(snapshot: &Snapshot, mxc: &str) -> anyhow::Result<String> {
     let (server, id) = mxc.split_once('/').unwrap_or((mxc, ""));

@@ -346,7 +346,23 @@ async fn parts_prefixes_and_mapped_paths_are_brought_back_alone() {
     assert_eq!(count(vec![Part::Config], &[], None).await, config);
     assert_eq!(count(vec![Part::Database], &[], None).await, [] as [String; 0]);
     assert_eq!(count(vec![Part::Media], &[], None).await.len(), 4);
-    assert_eq!(count(vec![Part::Media], &[], Some("local_content/Al/")).await.len(), 2);
+    for (prefix, expected) in [
+        ("local_content/Al/", 2),
+        ("media/local_content/Al/", 2),
+        ("mxc://example.org/AliceSecondPicture000002", 1),
+    ] {
+        assert_eq!(count(vec![Part::Media], &[], Some(prefix)).await.len(), expected, "{prefix}");
+    }
+    let foreign = Options {
+        parts: [Part::Media].into(),
+        prefix: Some("mxc://elsewhere.org/AliceSecondPicture000002".into()),
+        ..restore_files_to(std::path::Path::new("/nowhere"))
+    };
+    let error = restore(&story.repository, "latest", &foreign).await.unwrap_err();
+    assert!(
+        format!("{error:#}").contains("elsewhere.org/… is not a medium of example.org"),
+        "{error:#}"
+    );
     let mapped = count(
         vec![Part::Config, Part::Media],
         &[("etc", "/srv/conf"), ("var/media", "/mnt/m")],

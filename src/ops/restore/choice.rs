@@ -13,7 +13,7 @@ use crate::format::BlobId;
 use crate::format::manifest::MediaEntry;
 use crate::format::snapshot::{Database, Snapshot, Stream, StreamFormat};
 use crate::ops::connect::archive_version;
-use crate::ops::{Error, Run, Share, connect};
+use crate::ops::{Error, Run, Share, connect, items};
 use crate::repo::reader::Reader;
 use crate::synapse::media::upload_of;
 use crate::synapse::postgres::{plan, rows};
@@ -61,13 +61,16 @@ pub(super) struct Choice {
 impl Choice {
     /// Reads the rows if they are asked for.
     pub(super) async fn make(reader: &Reader, snapshot: &Snapshot, options: &Options, run: &Run<'_>) -> anyhow::Result<Self> {
-        let prefix = options.prefix.clone().unwrap_or_default().into_bytes();
+        let prefix = options
+            .prefix
+            .as_deref()
+            .map_or(Ok(String::new()), |prefix| items::media_path(snapshot, prefix))?;
         let uploads = match &options.uploaded {
             None => None,
             Some(uploaded) => Some(uploads(reader, snapshot, uploaded, options, run).await?),
         };
         Ok(Self {
-            prefix,
+            prefix: prefix.into_bytes(),
             share: options.media_share.clone(),
             uploads,
         })

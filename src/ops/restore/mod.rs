@@ -58,7 +58,7 @@ pub struct Options {
     pub create_database: bool,
     /// What to bring back.
     pub parts: Parts,
-    /// `--prefix PATH`: only media whose path in the store begins so.
+    /// `--prefix PATH`: only media whose path in the store begins so; or `mxc://server/media_id`, of this homeserver.
     pub prefix: Option<String>,
     /// Only this share of the media files, by their paths: for a drill.
     pub media_share: Option<Share>,
