@@ -322,6 +322,21 @@ async fn what_a_provider_folder_has_is_read_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_stores_nothing_itself_is_saved_from_its_provider() {
+    let (home, repository) = (Home::new(), fresh().await);
+    fs::rename(home.at("var/media"), home.at("elsewhere")).unwrap();
+    let provider = format!(
+        "enable_local_media_storage: false\nmedia_storage_providers: [{{ module: file_system, config: {{ directory: {} }} }}]\n",
+        home.at("elsewhere").display()
+    );
+    home.write_config("example.org", &provider);
+    fs::remove_dir(home.at("var/media")).unwrap();
+    let report = backup(&repository, &home).await;
+    assert_eq!(report.problems, []);
+    assert_eq!((report.media.files, report.media.missing), (4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_media_id_opens_nothing_and_is_named() {
     static SENTINEL: OnceLock<Vec<u8>> = OnceLock::new();
     let sentinel = SENTINEL.get_or_init(|| noise(77, 5_000));
