@@ -1,9 +1,9 @@
 //! Frames of a dump stream of which little is still in use near the place where the stream is: their blobs are sent anew.
 //!
 //! A night finds most of its blobs in frames of earlier nights. Each night a few of a frame's blobs are replaced, and one day a
-//! restore reads 4 MiB of raw bytes for the last one that is left. So a known blob counts as new when less than a third of its
-//! frame is used within a few MiB of it: it goes into a frame of this night, beside its neighbours, and is found there from then on.
-//! A restore then reads at most some three times what it needs, however many nights lie between; what is sent again is
+//! restore reads 4 MiB of raw bytes for the last one that is left. So a known blob counts as new when less than two fifths of its
+//! frame are used within a few MiB of it: it goes into a frame of this night, beside its neighbours, and is found there from then on.
+//! A restore then reads at most some two and a half times what it needs, however many nights lie between; what is sent again is
 //! what was nearly dead (measured: the ADR on the sizes of blobs). Needs the whole index in memory; without it nothing is sent again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,8 +15,8 @@ use crate::repo::catalog::{Catalog, ENTRY_BYTES};
 /// Windows of the stream that are looked at ahead of the one that is stored, and as many behind it: together they are
 /// longer than any frame.
 pub(super) const WINDOWS_AHEAD: usize = 2;
-/// A frame is thin when less than one part in so many is used.
-const PARTS: u64 = 3;
+/// A frame is thin when less than this share of it is used.
+const USED_PERCENT_MIN: u64 = 40;
 /// Smaller frames cost little more than a request.
 const FRAME_BYTES_MIN: u32 = 256 << 10;
 /// What one frame takes here while sizes are added up: as many as there are blobs.
@@ -105,7 +105,7 @@ impl Writer {
             let frame = (entry.pack, entry.blob.frame_offset);
             let (used, size) = (nearby.used(frame), self.inner.frame_sizes.raw_bytes(frame));
             self.usable(pack.id).then(|| {
-                let thin = size >= FRAME_BYTES_MIN && used * PARTS < u64::from(size);
+                let thin = size >= FRAME_BYTES_MIN && used * 100 < u64::from(size) * USED_PERCENT_MIN;
                 let permille = used * 1000 / u64::from(size).max(1);
                 (!thin, pack.preferred, permille, pack.id)
             })
