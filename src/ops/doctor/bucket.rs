@@ -237,33 +237,25 @@ mod tests {
         takes_anything: bool,
     }
 
-    impl Fake {
-        fn denied(&self) -> Error {
-            Error::Denied {
-                url: "s3://x".into(),
-                action: "GET",
-                key: String::new(),
-            }
+    fn denied() -> Error {
+        Error::Denied {
+            url: "s3://x".into(),
+            action: "GET",
+            key: String::new(),
         }
     }
 
     impl Bucket for Fake {
         fn versioning(&self) -> Call<'_, Versioning> {
-            Box::pin(async { Err(self.denied()) })
+            Box::pin(async { Err(denied()) })
         }
 
         fn lock(&self) -> Call<'_, BucketLock> {
-            Box::pin(async { Err(self.denied()) })
+            Box::pin(async { Err(denied()) })
         }
 
         fn lifecycle(&self) -> Call<'_, Vec<LifecycleRule>> {
-            Box::pin(async {
-                if self.is_secret {
-                    Err(self.denied())
-                } else {
-                    Ok(self.rules.clone())
-                }
-            })
+            Box::pin(async { if self.is_secret { Err(denied()) } else { Ok(self.rules.clone()) } })
         }
 
         fn aborts_uploads_itself(&self) -> bool {
@@ -279,7 +271,7 @@ mod tests {
         }
 
         fn delete_bypassing<'a>(&'a self, _: &'a str, _: &'a str) -> Call<'a, Stamp> {
-            Box::pin(async { Err(self.denied()) })
+            Box::pin(async { Err(denied()) })
         }
     }
 
