@@ -9,11 +9,11 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use age::secrecy::ExposeSecret as _;
 use age_core::format::{FileKey, Stanza};
-use chacha20poly1305::aead::{AeadInPlace as _, KeyInit as _};
-use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::{Error, Result, within};
@@ -99,7 +99,7 @@ impl fmt::Debug for Identity {
 
 /// Seals a stream: plain bytes in, sealed bytes out as they come. Holds one chunk, which is sealed where it lies.
 pub struct Sealer {
-    cipher: ChaCha20Poly1305,
+    cipher: LessSafeKey,
     /// Header and nonce, until the first bytes are taken.
     head: Vec<u8>,
     /// Plain bytes of the chunk that is being filled. It stays open until more comes, since the last one is sealed as the last.
@@ -119,7 +119,7 @@ impl Sealer {
         let file_key = catches.iter().find_map(|catch| catch.caught.borrow_mut().take());
         let file_key = file_key.ok_or_else(|| cannot("no file key was drawn"))?;
         Ok(Self {
-            cipher: payload_cipher(&file_key, &head),
+            cipher: payload_cipher(&file_key, &head)?,
             head,
             chunk: Vec::new(),
             number: 0,
@@ -157,10 +157,10 @@ impl Sealer {
     fn seal_chunk(&mut self, is_last: bool, sealed: &mut Vec<u8>) -> Result<()> {
         let tag = self
             .cipher
-            .encrypt_in_place_detached(&nonce(self.number, is_last), b"", &mut self.chunk)
+            .seal_in_place_separate_tag(nonce(self.number, is_last), Aad::empty(), &mut self.chunk)
             .map_err(cannot)?;
         self.number += 1;
-        self.chunk.extend_from_slice(&tag);
+        self.chunk.extend_from_slice(tag.as_ref());
         if sealed.is_empty() {
             std::mem::swap(sealed, &mut self.chunk);
         } else {
@@ -184,10 +184,10 @@ fn cannot(error: impl fmt::Display) -> Error {
 }
 
 /// What seals and opens the chunks behind a header with its nonce.
-fn payload_cipher(file_key: &[u8; 16], head: &[u8]) -> ChaCha20Poly1305 {
+fn payload_cipher(file_key: &[u8; 16], head: &[u8]) -> Result<LessSafeKey> {
     let nonce = &head[head.len() - NONCE_BYTES..];
     let key = Zeroizing::new(age_core::primitives::hkdf(nonce, b"payload", file_key));
-    ChaCha20Poly1305::new((&*key).into())
+    UnboundKey::new(&CHACHA20_POLY1305, &*key).map(LessSafeKey::new).map_err(cannot)
 }
 
 /// A whole object at once.
@@ -201,7 +201,7 @@ pub fn seal<'a>(recipients: impl IntoIterator<Item = &'a Recipient>, plain: &[u8
 /// The opened header of one object: opens any of its chunks. Its memory is wiped when it is dropped.
 #[derive(Clone)]
 pub struct Opener {
-    cipher: ChaCha20Poly1305,
+    cipher: Arc<LessSafeKey>,
     header_bytes: u64,
     opened_by: usize,
 }
@@ -224,7 +224,7 @@ impl Opener {
         let (opened_by, file_key) = catches.iter().enumerate().find_map(caught).ok_or(Error::NoKey)?;
         let header = whole - rest.len();
         Ok(Self {
-            cipher: payload_cipher(&file_key, &head[..header]),
+            cipher: Arc::new(payload_cipher(&file_key, &head[..header])?),
             header_bytes: header as u64,
             opened_by,
         })
@@ -270,10 +270,11 @@ impl Opener {
                 return Err(damaged());
             }
             let from = plain.len();
-            plain.extend_from_slice(&chunk[..tag_at]);
+            plain.extend_from_slice(chunk);
             self.cipher
-                .decrypt_in_place_detached(&nonce(number, is_last), b"", &mut plain[from..], Tag::from_slice(&chunk[tag_at..]))
+                .open_in_place(nonce(number, is_last), Aad::empty(), &mut plain[from..])
                 .map_err(|_| damaged())?;
+            plain.truncate(from + tag_at);
         }
         Ok(plain)
     }
@@ -349,7 +350,7 @@ fn nonce(number: u64, is_last: bool) -> Nonce {
     let mut nonce = [0; 12];
     nonce[3..11].copy_from_slice(&number.to_be_bytes());
     nonce[11] = u8::from(is_last);
-    nonce.into()
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// A recipient that keeps the file key that is wrapped for it, since the crate's writer does not give it away.
