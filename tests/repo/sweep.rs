@@ -205,13 +205,13 @@ async fn at_every_call(fault: Fault) {
     for call in 1.. {
         let memory = memory();
         let whole = init(memory.clone()).await;
-        let common = noise(7, 1_200_000);
+        let common = noise(7, 1_600_000);
         let gone = backup(&whole, &mut Bytes::new(&noise(1, 300_000))).await.unwrap();
         days(&memory, 2);
         forget(&whole, &gone).await;
         prune(&whole).await;
         days(&memory, 2);
-        let old = backup(&whole, &mut Bytes::new(&[noise(2, 2 << 20), common.clone()].concat()))
+        let old = backup(&whole, &mut Bytes::new(&[noise(2, 1_600_000), common.clone()].concat()))
             .await
             .unwrap();
         let kept = [noise(3, 300_000), common].concat();
@@ -446,7 +446,7 @@ async fn without_an_identity_mostly_dead_data_packs_are_marked_and_no_frame_is_r
 async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
     let memory = memory();
     let repository = init(memory.clone()).await;
-    let common = noise(7, 1_600_000);
+    let common = noise(7, 2_400_000);
     let first = backup(&repository, &mut Bytes::new(&[common.clone(), noise(1, 6 << 20)].concat()))
         .await
         .unwrap();

@@ -28,7 +28,7 @@ const TINY_BYTES: u64 = FRAME_FILL_BYTES as u64;
 /// A pack is mostly dead when moving what lives frees at least as much as it moves.
 const DEAD_SHARE: u64 = 2;
 /// As long as dead bytes are more than one in so many of the live ones, packs that are less dead are moved as well.
-const SLACK_SHARE: u64 = 8;
+const SLACK_SHARE: u64 = 12;
 /// But never one of which less than one in so many bytes is dead.
 const DEAD_SHARE_MIN: u64 = 8;
 /// Bytes of one ranged GET while moving, for the reckoning of requests.
