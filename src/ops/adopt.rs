@@ -95,7 +95,7 @@ async fn choose(
         }
     }
     if names.is_empty() {
-        chosen = snapshots::unique(loaded);
+        chosen = snapshots::unique(repository, loaded);
         chosen.retain(|one| one.late);
     }
     chosen.sort_by_key(|one| std::cmp::Reverse((one.time(), one.snapshot.id)));

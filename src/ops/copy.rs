@@ -177,7 +177,7 @@ async fn choose(source: &Repository, choice: &Choice) -> anyhow::Result<Vec<Load
                 tracing::warn!("{} is passed over: {:#}", key.key, anyhow::Error::from(error));
             }
             let since = |one: &Loaded| !matches!(choice, Choice::Since(since) if one.time() < *since);
-            chosen.extend(snapshots::unique(loaded).into_iter().filter(|one| !one.late && since(one)));
+            chosen.extend(snapshots::unique(source, loaded).into_iter().filter(|one| !one.late && since(one)));
         }
     }
     chosen.sort_by_key(Loaded::time);

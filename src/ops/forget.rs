@@ -113,7 +113,7 @@ impl Inventory {
         for key in keys.chain(loaded.iter().map(|one| one.key.clone())) {
             objects.entry(key.id).or_default().push(key);
         }
-        let mut snapshots = snapshots::unique(loaded);
+        let mut snapshots = snapshots::unique(repository, loaded);
         snapshots.sort_by_key(|one| (one.time(), one.snapshot.id));
         // A change of tags that cannot be read hinders nobody here.
         tags::overlay(repository, &mut snapshots).await?;

@@ -82,7 +82,7 @@ pub struct SnapshotsReport {
 /// List the snapshots.
 pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result<SnapshotsReport> {
     let (loaded, damaged) = run.until_cancelled(snapshots::load_all(repository)).await?;
-    let mut loaded = snapshots::unique(loaded);
+    let mut loaded = snapshots::unique(repository, loaded);
     signers::warn(repository, &loaded);
     let now = run.until_cancelled(repository.date()).await?;
     let unread = run.until_cancelled(tags::overlay(repository, &mut loaded)).await?;

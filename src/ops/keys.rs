@@ -158,7 +158,7 @@ async fn look(
 async fn signed(repository: &Repository, report: &mut Report) -> repo::Result<()> {
     let (loaded, damaged) = snapshots::load_all(repository).await?;
     let mut signers: BTreeMap<_, u64> = BTreeMap::new();
-    for one in snapshots::unique(loaded) {
+    for one in snapshots::unique(repository, loaded) {
         *signers.entry(repository.signer_of(&one)).or_default() += 1;
     }
     report.signed = signers

@@ -99,7 +99,7 @@ pub async fn stats(repository: &Repository, options: &Options, run: &Run<'_>) ->
         .until_cancelled(snapshots::load_all(repository))
         .await
         .context("load the snapshots")?;
-    let mut loaded = snapshots::unique(loaded);
+    let mut loaded = snapshots::unique(repository, loaded);
     run.until_cancelled(tags::overlay(repository, &mut loaded)).await?;
     run.progress.done("snapshots");
     for one in &loaded {

@@ -135,15 +135,23 @@ pub async fn load_all(repository: &Repository) -> Result<(Vec<Loaded>, Vec<(Snap
     Ok((loaded, damaged))
 }
 
-/// One for each snapshot: `adopt` and `copy` write a snapshot again under a new key, and the first that counts is taken.
+/// One for each snapshot: `adopt`, `copy` and `rekey` write a snapshot again under a new key. Of those that count one that is
+/// authentic is taken, and of these the first.
 ///
 /// For who shows or chooses. Who deletes a snapshot deletes every object of it, and needs all of [`load_all`].
-pub fn unique(loaded: Vec<Loaded>) -> Vec<Loaded> {
-    let rank = |one: &Loaded| (one.late, one.key.last_modified, one.key.key.clone());
+pub fn unique(repository: &Repository, loaded: Vec<Loaded>) -> Vec<Loaded> {
+    let rank = |one: &Loaded| {
+        (
+            one.late,
+            repository.doubt(one).is_some(),
+            one.key.last_modified,
+            one.key.key.clone(),
+        )
+    };
     let mut best: HashMap<ObjectId, usize> = HashMap::new();
     for (at, one) in loaded.iter().enumerate() {
         let kept = best.entry(one.snapshot.id).or_insert(at);
-        if rank(one) < rank(&loaded[*kept]) {
+        if *kept != at && rank(one) < rank(&loaded[*kept]) {
             *kept = at;
         }
     }
@@ -293,7 +301,9 @@ pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loa
     for key in objects {
         written.extend(load(repository, key).await?);
     }
-    let loaded = unique(written).pop().ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
+    let loaded = unique(repository, written)
+        .pop()
+        .ok_or_else(|| no_snapshot("it was forgotten a moment ago"))?;
     if loaded.late && !late {
         return Err(no_snapshot(
             "it landed late and does not count; `synapse-backup adopt` makes it count, `--late` reads it as it is",
@@ -305,7 +315,11 @@ pub async fn find(repository: &Repository, name: &str, late: bool) -> Result<Loa
 async fn find_latest(repository: &Repository, name: &str, late: bool) -> Result<Loaded> {
     let server_name = name.strip_prefix("latest:");
     if let Some(loaded) = newest(repository, server_name).await? {
-        return Ok(loaded);
+        // It may stand there once more, with a signature of a signer who is known.
+        return match repository.doubt(&loaded) {
+            Some(_) => Box::pin(find(repository, &loaded.snapshot.id.to_string(), late)).await,
+            None => Ok(loaded),
+        };
     }
     let (loaded, damaged) = load_all(repository).await?;
     let mut candidates = loaded.into_iter().rev();

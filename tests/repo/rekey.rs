@@ -300,6 +300,34 @@ async fn a_forged_snapshot_is_not_vouched_for_and_does_not_take_the_place_of_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_objects_of_a_snapshot_the_authentic_one_is_read() {
+    let (memory, keys, stranger) = (memory(), Keys::new(1), Keys::new(9));
+    let repository = init_sealed(memory.clone(), &keys).await;
+    let true_one = backup(&repository, &mut Bytes::new(&noise(1, 100_000))).await.unwrap();
+    let as_stranger = Keyring {
+        writer: Some(stranger.writer.clone()),
+        ..keys.of_server()
+    };
+    // The other one landed earlier.
+    memory.clock().advance(SignedDuration::from_mins(-30));
+    let other = open_with(memory.clone(), as_stranger).await;
+    let packs = true_one.packs.iter().copied().collect();
+    let twice = synapse_backup::repo::commit::commit(&other, &packs, |_, _| Snapshot {
+        time: true_one.time + SignedDuration::from_secs(1),
+        ..true_one.clone()
+    });
+    twice.await.unwrap();
+    memory.clock().advance(SignedDuration::from_mins(30));
+    let (loaded, _) = snapshots::load_all(&repository).await.unwrap();
+    assert_eq!(loaded.len(), 2);
+    assert_eq!(snapshots::unique(&repository, loaded)[0].snapshot, true_one);
+    for name in ["latest", &true_one.id.to_string()] {
+        let found = snapshots::find(&repository, name, false).await.unwrap();
+        assert_eq!((found.snapshot.time, repository.doubt(&found)), (true_one.time, None), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_keys_that_open_what_is_there_are_counted() {
     let story = Story::new();
     story.before(100_000).await;

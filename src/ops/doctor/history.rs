@@ -19,7 +19,7 @@ pub(super) async fn check(repository: &Repository, server_name: Option<&str>, re
     let looked = async {
         let now = repository.date().await?;
         let (mut loaded, damaged) = snapshots::load_all(repository).await?;
-        loaded = snapshots::unique(loaded);
+        loaded = snapshots::unique(repository, loaded);
         loaded.retain(|one| !one.late && server_name.is_none_or(|name| one.snapshot.server_name == name));
         loaded.sort_by_key(Loaded::time);
         Ok::<_, crate::repo::Error>((now, loaded, damaged))

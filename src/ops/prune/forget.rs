@@ -63,7 +63,7 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
     let newest = loaded.iter().rev().take(KNOWN_MAX);
     let known = newest.map(|one| (one.key.key.clone(), one.clone())).collect();
     // Forged ones must not take the places of the good ones.
-    let (believed, doubted): (Vec<Loaded>, Vec<Loaded>) = snapshots::unique(loaded)
+    let (believed, doubted): (Vec<Loaded>, Vec<Loaded>) = snapshots::unique(repository, loaded)
         .into_iter()
         .partition(|one| repository.doubt(one).is_none());
     let candidates = candidates(&believed);

@@ -197,7 +197,7 @@ async fn load(repository: &Repository, options: &Options, findings: &mut Finding
         return Ok(vec![found.snapshot]);
     }
     let (loaded, damaged) = snapshots::load_all(repository).await?;
-    let loaded = snapshots::unique(loaded);
+    let loaded = snapshots::unique(repository, loaded);
     for (key, error) in damaged {
         findings.add(key.key, format!("this snapshot is lost: {:#}", anyhow::Error::from(error)), None);
     }
