@@ -353,10 +353,11 @@ async fn parts_prefixes_and_mapped_paths_are_brought_back_alone() {
     ] {
         assert_eq!(count(vec![Part::Media], &[], Some(prefix)).await.len(), expected, "{prefix}");
     }
+    let target = tempfile::tempdir().unwrap();
     let foreign = Options {
         parts: [Part::Media].into(),
         prefix: Some("mxc://elsewhere.org/AliceSecondPicture000002".into()),
-        ..restore_files_to(std::path::Path::new("/nowhere"))
+        ..restore_files_to(&target.path().join("new"))
     };
     let error = restore(&story.repository, "latest", &foreign).await.unwrap_err();
     assert!(

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 use zeroize::Zeroize as _;
 
-use super::{Error, Limits, Part, Parts, Run, Share, Tools, signers, verify};
+use super::{Error, Limits, Part, Parts, Run, Share, Tools, items, signers, verify};
 use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
@@ -127,6 +127,10 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     }
     let snapshot = found.snapshot;
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
+    // Nothing is touched for the sake of a medium that cannot be meant.
+    if let Some(prefix) = &options.prefix {
+        items::media_path(&snapshot, prefix)?;
+    }
     let mut plan = plan::plan(&snapshot, options)?;
     let databases = databases::targets(&reader, &snapshot, options).await?;
     targets::check_files(&mut plan, options)?;
