@@ -21,7 +21,7 @@ const DESCRIPTOR_REFUSED: u8 = 0b0001_1011;
 /// Compresses blobs into frames. It keeps its tables: make one a thread and use it again and again.
 pub struct FrameEncoder {
     context: CCtx<'static>,
-    /// Several blobs, end to end: zstd is a quarter quicker over one run of bytes than over pieces of it.
+    /// Several blobs, end to end: over pieces of input zstd takes a slower path.
     gathered: Vec<u8>,
 }
 

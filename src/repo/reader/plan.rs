@@ -9,8 +9,8 @@ use crate::format::PackId;
 use crate::format::pack::BlobEntry;
 use crate::repo::catalog::Location;
 
-/// Frames closer than this are read together. A request costs as much time as some 200 KiB, and as much money as 5 KiB where
-/// bytes that leave the store are paid for: between the two.
+/// Frames closer than this are read together: between what a request costs in time, which is more, and in money where bytes that
+/// leave the store are paid for, which is less.
 const GAP_BYTES_MAX: u64 = 32 << 10;
 /// One GET is not longer than this, unless a single frame is.
 const READ_BYTES_MAX: u64 = 8 << 20;
