@@ -11,14 +11,19 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The superuser of the cluster.
 pub const SUPERUSER: &str = "postgres";
+
+/// How long a server gets to listen.
+const LISTENING_WAIT: Duration = Duration::from_secs(30);
 
 /// A running cluster.
 #[derive(Debug)]
@@ -122,6 +127,17 @@ impl Cluster {
             chown(&config, Some(self.owner.uid), Some(self.owner.gid)).unwrap();
         }
         run(as_owner(program, &self.owner, &self.socket).arg("--daemon").arg(&config));
+        // It goes into the background before it listens.
+        let door = self.socket.join(format!(".s.PGSQL.{port}"));
+        let begun = Instant::now();
+        while let Err(error) = UnixStream::connect(&door) {
+            assert!(
+                begun.elapsed() < LISTENING_WAIT,
+                "pgbouncer does not listen at {}: {error}",
+                door.display()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
         port
     }
 
