@@ -157,7 +157,8 @@ fn a_containers_paths_are_found_through_the_map() {
              database: {name: psycopg2, args: {host: /run/pg, port: 5432, dbname: synapse, sslrootcert: /data/ca.pem, passfile: pass, connect_timeout: 1.5, keepalives: yes, sslmode: ~}}\n\
              media_storage_providers:\n- {module: file_system, store_local: yes, config: {directory: /mnt/second}}\n\
              - module: s3_storage_provider.S3StorageProviderBackend\n  store_synchronous: on\n  config: {bucket: 123, secret_access_key: hunter2, prefix: p/}\n\
-             - {module: my.Own, config: {x: 1}}\nenable_local_media_storage: off\nmax_upload_size: 1G\n",
+             - {module: my.Own, config: {x: 1}}\nenable_local_media_storage: off\nmax_upload_size: 1G\n\
+             listeners: [{port: 8448, type: http, tls: true}, {port: 9000, type: metrics}, {path: /run/s.sock, type: http}, {port: 8008, type: http, tls: no}]\n",
         ),
         ("srv/matrix.log.config", "version: 1\n"),
         ("srv/matrix.example.org:8448.signing.key", KEY),
@@ -187,6 +188,7 @@ fn a_containers_paths_are_found_through_the_map() {
     ];
     assert_eq!(site.items(&homeserver), items);
     assert_eq!(homeserver.findings, []);
+    assert_eq!(homeserver.http_ports, [8008], "no TLS, no socket, no other protocol");
     let (ca, pass) = (site.at("srv/ca.pem"), site.at("srv/pass"));
     let expected = [
         ("connect_timeout", "1.5"),

@@ -68,6 +68,7 @@ fn what_synapse_generates_is_found() {
         homeserver.findings
     );
     assert_eq!(homeserver.media.path, root.join("media_store"));
+    assert_eq!(homeserver.http_ports, [8008]);
     let script = "from signedjson.key import *; k = read_signing_keys(open('example.org.signing.key'))[0]; \
                   print(k.alg + ':' + k.version, encode_verify_key_base64(get_verify_key(k)))";
     let key = &homeserver.signing_keys[0];

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from awkward import awkward
 from compare import lost, tree
 from ground import ROOT, Ground, RigError
-from homeserver import Homeserver, Installation
+from homeserver import Homeserver, Installation, version
 from minio import Minio
 from postgres import Postgres, quote_name
 from story import Story, differences
@@ -171,6 +171,8 @@ def first_backups(stage: Stage, sentences: Sentences) -> None:
         check(not run.problems(), run.problems())
         check(run.report["media"]["files"] >= len(stage.story.media), run.report["media"])
         check(run.report["snapshot"], "no snapshot id")
+        told = tool.run("show", "latest").report["snapshot"]["synapse_version"]
+        check(told == version(), f"the snapshot says Synapse {told}")
         check(run.report["databases"][0]["streams"] == 3, f"schema, main and one big table: {run.report['databases']}")
         stage.nothing_left_over()
     with sentences("a dry run writes nothing"):

@@ -124,6 +124,12 @@ def generate(*arguments: str | os.PathLike[str], cwd: pathlib.Path) -> None:
         raise RigError(f"Synapse could not generate its configuration: {made.stderr.strip()[-2000:]}")
 
 
+def version() -> str:
+    """Of the Synapse in the venv, as it says itself."""
+    asked = "from synapse.util import SYNAPSE_VERSION; print(SYNAPSE_VERSION.split(' ')[0])"
+    return subprocess.run([PYTHON, "-c", asked], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def plain(ground: Ground, postgres: Postgres, name: str = "synapse", database: str = "synapse", role: str = "synapse_user") -> Installation:
     """An installation as the generator makes it, plus conf.d with PostgreSQL and a loopback listener."""
     root = ground.folder(name)

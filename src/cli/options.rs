@@ -69,7 +69,6 @@ impl Given<'_> {
             tools: self.tools(),
             databases: self.databases(),
             spool_folder: self.scratch_folder(),
-            synapse_version: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }

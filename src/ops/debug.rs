@@ -45,7 +45,6 @@ impl Debug for backup::Options {
             tools,
             databases,
             spool_folder,
-            synapse_version,
             tool_version,
         } = self;
         f.debug_struct("Options")
@@ -63,7 +62,6 @@ impl Debug for backup::Options {
             .field("tools", tools)
             .field("databases", &names(databases))
             .field("spool_folder", spool_folder)
-            .field("synapse_version", synapse_version)
             .field("tool_version", tool_version)
             .finish()
     }
@@ -246,7 +244,6 @@ mod tests {
             tools: tools(),
             databases: databases(),
             spool_folder: PathBuf::from("/var/tmp"),
-            synapse_version: None,
             tool_version: "0".into(),
         };
         let restore = restore::Options {

@@ -2,17 +2,19 @@
 //!
 //! `config` follows the configuration to every file, database and media store it names and gives one [`Homeserver`];
 //! `yaml` reads Synapse's dialect of YAML; `keys` derives public signing keys; `postgres` dumps and loads the databases;
-//! `media` lists the media that must exist. Nothing here writes to the homeserver except `postgres::load`.
+//! `media` lists the media that must exist; `version` asks which Synapse runs. Nothing here writes to the homeserver except `postgres::load`.
 //!
 //! This floor has never heard of S3, packs or snapshots. Facts about Synapse are those of release 1.163 and name the
 //! module of Synapse that shows them.
 
 pub mod config;
+mod http;
 pub mod keys;
 pub mod media;
 mod nouns;
 pub mod postgres;
 pub mod trial;
+pub mod version;
 pub mod yaml;
 
 use std::io;

@@ -23,6 +23,8 @@ pub struct Homeserver {
     pub media: MediaStore,
     /// The databases in the order in which they must be dumped: the one with `main` first.
     pub databases: Vec<DatabaseConfig>,
+    /// Ports on which the main process speaks HTTP without TLS, in their order.
+    pub http_ports: Vec<u16>,
     /// The public halves of the keys that Synapse signs with; the first one signs.
     pub signing_keys: Vec<SigningKey>,
     /// The file of the signing key is not there. Synapse would make a new one when it starts, and lose its identity.

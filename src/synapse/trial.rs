@@ -11,9 +11,7 @@ use std::process::Stdio;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
-mod http;
-
-pub use http::{Answer, get};
+pub use super::http::{Answer, get};
 
 /// What the copy is made of.
 #[derive(Debug, Clone)]

@@ -106,7 +106,6 @@ pub(crate) fn options() -> backup::Options {
         tools: tools(),
         databases: Vec::new(),
         spool_folder: std::env::temp_dir(),
-        synapse_version: None,
         tool_version: "0".into(),
     }
 }

@@ -229,7 +229,6 @@ pub(crate) fn backup_options() -> ops::backup::Options {
         tools: Tools::default(),
         databases: Vec::new(),
         spool_folder: "/var/tmp".into(),
-        synapse_version: None,
         tool_version: "0".into(),
     }
 }

@@ -44,6 +44,7 @@ fn homeserver() -> Homeserver {
             max_upload_bytes: 0,
         },
         databases: Vec::new(),
+        http_ports: Vec::new(),
         signing_keys: Vec::new(),
         signing_key_missing: false,
         old_signing_keys: Vec::new(),

@@ -24,7 +24,7 @@ use crate::repo::catalog::{self, Catalog};
 use crate::repo::extend;
 use crate::repo::reader::Reader;
 use crate::repo::writer::{Budget, Writer};
-use crate::synapse::{Homeserver, ProviderKind, postgres};
+use crate::synapse::{Homeserver, ProviderKind, postgres, version};
 
 mod bases;
 mod config;
@@ -77,8 +77,6 @@ pub struct Options {
     pub databases: Vec<(String, String)>,
     /// Where rows of media wait that do not fit into memory, in an unlinked file.
     pub spool_folder: PathBuf,
-    /// The Synapse that runs, where it is known.
-    pub synapse_version: Option<String>,
     /// This program's version, for the snapshot.
     pub tool_version: String,
 }
@@ -109,6 +107,8 @@ struct Prepared {
     bases: Bases,
     tools: Option<postgres::Tools>,
     sources: Vec<Source>,
+    /// Of the Synapse that runs, where it can be asked.
+    synapse_version: Option<String>,
     started: Instant,
 }
 
@@ -126,13 +126,14 @@ async fn prepare(repository: &Repository, homeserver: &Homeserver, options: &Opt
     } else {
         Vec::new()
     };
-    let bases = Bases::find(repository, &homeserver.server_name, options)
-        .await
-        .context("find the last snapshot")?;
+    let bases = Bases::find(repository, &homeserver.server_name, options);
+    let (bases, synapse_version) = tokio::join!(bases, version::running(homeserver));
+    let bases = bases.context("find the last snapshot")?;
     Ok(Prepared {
         bases,
         tools,
         sources,
+        synapse_version,
         started,
     })
 }
@@ -327,7 +328,7 @@ impl Taking<'_> {
             repository: writer.repository().info().id,
             time: taken.time,
             tool_version: options.tool_version.clone(),
-            synapse_version: options.synapse_version.clone(),
+            synapse_version: prepared.synapse_version.clone(),
             server_name: homeserver.server_name.clone(),
             tags: options.tags.clone(),
             signing_keys: signing_keys.collect(),

@@ -41,6 +41,7 @@ pub fn discover(options: &Options) -> Result<Homeserver, Error> {
     let (files, findings) = collector.finish()?;
     Ok(Homeserver {
         old_signing_keys: old_signing_keys(&loaded.map),
+        http_ports: http_ports(&loaded.map),
         server_name: loaded.server_name,
         config_sources: loaded.sources,
         files,
@@ -170,6 +171,21 @@ fn old_signing_keys(map: &Mapping) -> Vec<OldSigningKey> {
         })
     };
     entries.filter_map(key).collect()
+}
+
+/// `listeners`, as far as they can be asked something in plain HTTP.
+fn http_ports(map: &Mapping) -> Vec<u16> {
+    let listeners = map.get("listeners").and_then(Value::as_list).unwrap_or_default();
+    let port = |listener: &Value| {
+        let listener = listener.as_map()?;
+        let is_http = listener.get("type").and_then(Value::as_text) == Some("http");
+        let has_tls = listener.get("tls").is_some_and(Value::is_true);
+        match listener.get("port").map(|value| &value.kind) {
+            Some(Kind::Int(number)) if is_http && !has_tls => number.as_i64().and_then(|port| u16::try_from(port).ok()),
+            _ => None,
+        }
+    };
+    listeners.iter().filter_map(port).collect()
 }
 
 /// What libpq reads by itself from the home directory of Synapse's user.

@@ -18,6 +18,8 @@ const WAIT: Duration = Duration::from_mins(1);
 pub struct Answer {
     /// Its status.
     pub status: u16,
+    /// Its `Server` header: which program answered, in which version.
+    pub server: Option<String>,
     /// Its body.
     pub body: Vec<u8>,
 }
@@ -50,12 +52,17 @@ async fn ask(port: u16, path: &str, token: Option<&str>, bytes_max: usize) -> Re
         .ok_or_else(|| broken("no HTTP answer"))?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let server = head.lines().skip(1).find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("server").then(|| value.trim().to_owned())
+    });
     let body = bytes.split_off(end + 4);
     if body.len() > bytes_max {
         return Err(broken("the answer is too long"));
     }
     Ok(Answer {
         status: status.ok_or_else(|| broken("no HTTP status"))?,
+        server,
         body,
     })
 }
