@@ -209,6 +209,11 @@ async fn signers_that_are_several_and_not_pinned_are_told() {
         told.contains("signed by 2 signers, and none is pinned") && told.contains(old),
         "{told}"
     );
+    // A drill says it before it begins; what was stored here is no database that it could bring back.
+    let scratch = tempfile::tempdir().unwrap();
+    let drill = ["drill", "--no-record", "--to", scratch.path().to_str().unwrap()];
+    let told = restorer(&drill, 1);
+    assert!(told.contains("none is pinned"), "{told}");
     // The old ones by the old signer, the new ones by the new: both are named.
     let new = machine.report(&["keys", "list"], 0)["signer"].as_str().unwrap().to_owned();
     assert_eq!(restorer(&["snapshots", "--signer", old, "--signer", &new], 0), "");

@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::restore::DatabaseTarget;
-use super::{Limits, Run, Tools};
+use super::{Limits, Run, Tools, signers};
 use crate::format::FORMAT_VERSION;
 use crate::format::drill::{Drill, DrillCheck};
 use crate::format::snapshot::{Problem, Snapshot};
@@ -117,6 +117,7 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
         .until_cancelled(snapshots::find(repository, &options.snapshot, options.late))
         .await?;
     repository.trust(&found)?;
+    run.until_cancelled(signers::warn_of_others(repository)).await?;
     folder::sweep(&options.folder);
     let folder = folder::Folder::new(&options.folder, &found.snapshot)?;
     let mut stage = databases::Stage::default();
