@@ -1,5 +1,6 @@
 //! What others are told of a run: a text file for Prometheus, a ping for a monitor. Every way in which a run ends is told.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -169,6 +170,47 @@ async fn a_monitor_that_is_not_there_is_a_warning_without_its_address() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("was not told: it cannot be reached: "), "{stderr}");
     assert!(!stderr.contains(&port.to_string()), "{stderr}");
+}
+
+#[test]
+fn what_another_try_cannot_mend_is_not_tried_again() {
+    let place = Place::new();
+    let made = Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost".split(' '))
+        .args("-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem".split(' '))
+        .current_dir(place.folder.path())
+        .output()
+        .expect("openssl is needed to make a certificate for this test");
+    assert!(made.status.success(), "{made:?}");
+    // It ends after two connections: a third try would find nobody, and say so.
+    let mut server = Command::new("openssl")
+        .args("s_server -cert cert.pem -key key.pem -accept 127.0.0.1:0 -naccept 2".split(' '))
+        .current_dir(place.folder.path())
+        // Open: it ends with its input.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let accepts = said
+        .find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned))
+        .unwrap();
+    let drain = std::thread::spawn(move || said.for_each(drop));
+    let url = format!("https://{accepts}/{SECRET}");
+    let output = place.run(&["verify"], &[("SYNAPSE_BACKUP_METRICS_PING_URL", &url)]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    drain.join().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        stderr
+            .matches("was not told: it cannot be reached: invalid peer certificate")
+            .count(),
+        2,
+        "{stderr}"
+    );
 }
 
 #[test]

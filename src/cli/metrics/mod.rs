@@ -41,7 +41,8 @@ const INTERRUPTED_END: Patience = Patience {
     time: Duration::from_secs(1),
     pause: Duration::ZERO,
 };
-/// A folder on a file system that hangs must not hold up the end.
+/// A folder on a file system that hangs must not hold up the end. Nobody can call back what the kernel waits for: after this
+/// the thread is left alone, and ends with the process, at the latest `main`'s wait for blocking calls after the last ping.
 const FILE_TIME: Duration = Duration::from_secs(5);
 /// A line for the monitor, not a log.
 const LINE_CHARS_MAX: usize = 1_000;
@@ -139,7 +140,7 @@ impl Reporter {
             Ok(Ok(Ok(()))) => return,
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "its folder does not answer".to_owned(),
+            Err(_) => format!("its folder did not answer within {} s, and is not waited for", FILE_TIME.as_secs()),
         };
         tracing::warn!("`metrics.textfile` {shown} could not be written: {why}");
     }

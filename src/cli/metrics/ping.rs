@@ -15,6 +15,7 @@ use aws_smithy_runtime_api::client::http::HttpConnector as _;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
+use rustls::Error as TlsError;
 use zeroize::Zeroizing;
 
 /// What a monitor is told.
@@ -78,10 +79,7 @@ async fn one_try(connector: &Connector, address: &str, body: &str) -> Result<(),
     headers.insert("user-agent", concat!("synapse-backup/", env!("CARGO_PKG_VERSION")));
     headers.insert("content-type", "text/plain; charset=utf-8");
     headers.insert("content-length", body.len().to_string());
-    let answer = connector
-        .call(request)
-        .await
-        .map_err(|error| Failed::ForNow(reason(error, address)))?;
+    let answer = connector.call(request).await.map_err(|error| unreached(error, address))?;
     match answer.status().as_u16() {
         200..300 => Ok(()),
         status @ (408 | 429 | 500..) => Err(Failed::ForNow(format!("it answered {status}"))),
@@ -101,18 +99,27 @@ fn below(url: &str, ping: Ping) -> Zeroizing<String> {
 }
 
 /// The innermost cause says most: "connection refused", a certificate's trouble. What speaks of the address is not told.
-fn reason(error: ConnectorError, address: &str) -> String {
+fn unreached(error: ConnectorError, address: &str) -> Failed {
     let outer = error.into_source();
     let mut cause: &(dyn StdError + 'static) = outer.as_ref();
-    while let Some(inner) = cause.source() {
+    // An `io::Error`'s `source()` passes over what it holds.
+    while let Some(inner) = match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
+        None => cause.source(),
+    } {
         cause = inner;
     }
     let text = cause.to_string();
     let path = address.splitn(4, '/').nth(3).unwrap_or_default();
-    if text.contains(address) || (!path.is_empty() && text.contains(path)) {
+    let why = if text.contains(address) || (!path.is_empty() && text.contains(path)) {
         "it cannot be reached".to_owned()
     } else {
         format!("it cannot be reached: {text}")
+    };
+    match cause.downcast_ref() {
+        // The next second changes no certificate, and makes no TLS of plain HTTP.
+        Some(TlsError::InvalidCertificate(_) | TlsError::InvalidMessage(_) | TlsError::PeerIncompatible(_)) => Failed::ForGood(why),
+        _ => Failed::ForNow(why),
     }
 }
 
