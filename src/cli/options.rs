@@ -12,7 +12,7 @@ use super::environment::Environment;
 use super::settings::{AbsolutePath, Settings};
 use super::system;
 use crate::ops::restore::{DatabaseTarget, Uploaded};
-use crate::ops::{Error, Limits, Part, Parts, Tools, all_parts, backup, copy, doctor, drill, restore, stats, verify};
+use crate::ops::{Error, Limits, Part, Parts, Tools, adopt, all_parts, backup, copy, doctor, drill, restore, stats, verify};
 
 mod keep;
 mod prune;
@@ -94,6 +94,14 @@ impl Given<'_> {
             late: words.late,
             limits: self.limits()?,
             tools: self.tools(),
+        })
+    }
+
+    /// For `adopt`.
+    pub(super) fn adopt(&self) -> Result<adopt::Options, Error> {
+        Ok(adopt::Options {
+            limits: self.limits()?,
+            spool_folder: self.scratch_folder(),
         })
     }
 

@@ -4,6 +4,7 @@
 //! document, its id and its time stay as they were, byte by byte; the late original goes when it may be deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,16 +13,25 @@ use serde::Serialize;
 use super::items::stop_if_cancelled;
 use super::{Error, Limits, Run};
 use crate::format::snapshot::{Problem, ProblemKind};
-use crate::format::{BlobId, ObjectId, PackId};
-use crate::repo::catalog::{self, Catalog};
+use crate::format::{ObjectId, PackId};
+use crate::repo::Repository;
 use crate::repo::commit::{CheckFailed, commit_again};
-use crate::repo::reader::Reader;
 use crate::repo::snapshots::{self, Loaded, SnapshotKey};
-use crate::repo::walk::{Sink, Walk};
-use crate::repo::{self, Repository};
+use crate::repo::sweep::{Holders, SurveyOptions};
 
 /// Packs that are named in a message.
 const PACKS_SHOWN: usize = 3;
+/// How often one is tried when packs go while it is looked at: a prune moves what lives in them first.
+const TRIES_MAX: usize = 3;
+
+/// How.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bounds.
+    pub limits: Limits,
+    /// Where rows are spooled that do not fit into memory.
+    pub spool_folder: PathBuf,
+}
 
 /// What was done.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -37,7 +47,7 @@ pub struct Report {
 }
 
 /// Adopt the snapshots that these names mean, or all that are late.
-pub async fn adopt(repository: &Repository, names: &[String], limits: Limits, run: &Run<'_>) -> anyhow::Result<Report> {
+pub async fn adopt(repository: &Repository, names: &[String], options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let (loaded, _) = run
         .until_cancelled(snapshots::load_all(repository))
         .await
@@ -48,11 +58,12 @@ pub async fn adopt(repository: &Repository, names: &[String], limits: Limits, ru
     }
     let mut report = Report::default();
     let chosen = choose(repository, names, loaded, &mut report, run).await?;
-    let mut places = Places::new(repository, limits).await?;
     run.progress.stage("adopt", None, Some(chosen.len() as u64));
+    let look = Holders::look(repository, survey_options(options));
+    let mut holders = run.until_cancelled(async { look.await.context("load the index") }).await?;
     for one in &chosen {
         stop_if_cancelled(run)?;
-        match run.until_cancelled(adopt_one(repository, one, &mut places)).await? {
+        match run.until_cancelled(adopt_one(repository, one, &mut holders)).await? {
             None => {
                 report.adopted.push(one.snapshot.id.to_string());
                 report.originals_left += remove(repository, originals.get(&one.snapshot.id)).await;
@@ -71,7 +82,8 @@ pub async fn adopt(repository: &Repository, names: &[String], limits: Limits, ru
     }
     run.progress.done("adopt");
     if let (true, Some(first)) = (report.adopted.is_empty(), report.problems.first()) {
-        let hint = "what was mirrored was not whole: mirror it again, packs before snapshots; `cat` still gives single items";
+        let hint = "what was mirrored was not whole: mirror it again, packs before snapshots (`verify --repair-index` writes an index that \
+                    is missing); `cat` still gives single items";
         return Err(Error::failed(format!("snapshot {}: {}", first.item, first.message), hint).into());
     }
     Ok(report)
@@ -102,92 +114,45 @@ async fn choose(
     Ok(chosen)
 }
 
+/// As a prune looks.
+fn survey_options(options: &Options) -> SurveyOptions {
+    SurveyOptions {
+        memory_bytes: options.limits.memory_bytes.saturating_sub(super::prune::PROGRAM_BYTES),
+        connections: options.limits.connections,
+        spool_folder: options.spool_folder.clone(),
+        can_open_data: false,
+        forgotten: BTreeSet::new(),
+        reseal: None,
+        known: Arc::default(),
+    }
+}
+
 /// B4 to B6 for one. Gives why it cannot count, if it cannot: what is not authentic stays late.
-async fn adopt_one(repository: &Repository, one: &Loaded, places: &mut Places) -> anyhow::Result<Option<String>> {
+async fn adopt_one(repository: &Repository, one: &Loaded, holders: &mut Holders) -> anyhow::Result<Option<String>> {
     let Some((one, object)) = snapshots::load_object(repository, &one.key).await? else {
         return Ok(Some("it was forgotten meanwhile".into()));
     };
     if let Some(reason) = repository.doubt(&one) {
         return Ok(Some(format!("it is not authentic: {reason}")));
     }
-    let relied = match places.of(repository, &one).await? {
-        Ok(packs) => packs,
-        Err(lost) => return Ok(Some(format!("{lost} of its blobs are gone"))),
-    };
-    match commit_again(repository, &relied, &object).await {
-        Ok(_) => Ok(None),
-        Err(CheckFailed::Gone(packs)) => Ok(Some(gone(&packs))),
-        Err(CheckFailed::Error(error)) => Err(anyhow::Error::from(error).context(format!("adopt snapshot {}", one.snapshot.id))),
-    }
-}
-
-/// Where blobs are now: the packs that a document names may have been repacked since it was written.
-struct Places {
-    limits: Limits,
-    present: catalog::Presence,
-    /// Read when a document names a pack that is gone.
-    index: Option<Arc<Catalog>>,
-}
-
-impl Places {
-    async fn new(repository: &Repository, limits: Limits) -> anyhow::Result<Self> {
-        Ok(Self {
-            limits,
-            present: catalog::presence(repository).await?,
-            index: None,
-        })
-    }
-
-    /// The packs to rely on, or how many blobs are in none.
-    async fn of(&mut self, repository: &Repository, one: &Loaded) -> anyhow::Result<Result<BTreeSet<PackId>, u64>> {
-        let named: BTreeSet<PackId> = one.snapshot.packs.iter().copied().collect();
-        if named.iter().all(|pack| self.present.packs.contains_key(pack)) {
-            return Ok(Ok(named));
-        }
-        let half = self.limits.memory_bytes / 2;
-        if self.index.is_none() {
-            let entries_bytes = usize::try_from(half).unwrap_or(usize::MAX);
-            self.index = Some(Arc::new(catalog::load(repository, entries_bytes).await?));
-        }
-        let index = self.index.clone().unwrap_or_default();
-        let reader = Reader::with_catalog(repository, Arc::clone(&index), half, self.limits.connections);
-        let mut found = Found {
-            index,
-            packs: BTreeSet::new(),
-            lost: 0,
+    let mut tries = 1;
+    loop {
+        let held = holders.of(repository, &one.snapshot).await?;
+        let why = match held.lost {
+            0 => match commit_again(repository, &held.packs, &object).await {
+                Ok(_) => return Ok(None),
+                Err(CheckFailed::Gone(packs)) => gone(&packs),
+                Err(CheckFailed::Error(error)) => {
+                    return Err(anyhow::Error::from(error).context(format!("adopt snapshot {}", one.snapshot.id)));
+                }
+            },
+            lost => format!("{lost} of its blobs are in no pack that is there and indexed"),
         };
-        let mut walk = Walk::new(half / 8);
-        walk.begin(&one.snapshot, &mut found)?;
-        walk.finish(&reader, &mut found).await?;
-        Ok(if found.lost == 0 { Ok(found.packs) } else { Err(found.lost) })
-    }
-}
-
-/// A pack for each blob.
-struct Found {
-    index: Arc<Catalog>,
-    packs: BTreeSet<PackId>,
-    lost: u64,
-}
-
-impl Sink for Found {
-    fn blob(&mut self, id: &BlobId, _: u32) -> repo::Result<()> {
-        let usable = self.index.usable(id, |_| true).map(|location| location.pack);
-        // One that is condemned but still there is copied by the check.
-        let there = |pack: &PackId| self.index.pack(*pack).is_some_and(|pack| pack.present_bytes == Some(pack.bytes));
-        let condemned = || self.index.copies(id).iter().map(|location| location.pack).find(there);
-        match usable.or_else(condemned) {
-            Some(pack) => {
-                self.packs.insert(pack);
-            }
-            None => self.lost += 1,
+        // What was moved since the index was read is found by another look.
+        if tries == TRIES_MAX || !holders.look_again(repository).await? {
+            return Ok(Some(why));
         }
-        Ok(())
-    }
-
-    fn unreadable(&mut self, _: &BlobId, _: repo::Error) -> repo::Result<()> {
-        self.lost += 1;
-        Ok(())
+        tries += 1;
     }
 }
 

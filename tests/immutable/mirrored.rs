@@ -69,7 +69,11 @@ async fn adopted_and_restored(all_keys: &Keyring) {
     let to = restore_to(target.path(), home.cluster, &database);
     let refused = restore(&repository, "latest", &to).await.unwrap_err();
     assert!(refused.contains("no snapshot `latest`"), "{refused}");
-    let report = adopt::adopt(&repository, &[], options().limits, &run()).await.unwrap();
+    let adopting = adopt::Options {
+        limits: options().limits,
+        spool_folder: "/var/tmp".into(),
+    };
+    let report = adopt::adopt(&repository, &[], &adopting, &run()).await.unwrap();
     assert_eq!((report.adopted.len(), report.originals_left), (2, 2));
     // Both are of one second, so no order of them is promised.
     assert_eq!(BTreeSet::from_iter(listed(&repository).await), snapshots);

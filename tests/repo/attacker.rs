@@ -15,7 +15,7 @@ use synapse_backup::repo::{Repository, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::Memory;
 
-use crate::rig::{Bytes, Keys, LIMITS, backup, init_sealed, memory, noise, open_with, read, run, verify};
+use crate::rig::{Bytes, Keys, LIMITS, adopting, backup, init_sealed, memory, noise, open_with, read, run, verify};
 
 /// A sealed repository with one true snapshot in it, and who writes into its bucket.
 struct Attacked {
@@ -124,7 +124,7 @@ async fn what_is_not_authentic_is_not_adopted() {
     let forged = here
         .plant(1, SignedDuration::from_mins(1), true, SignedDuration::from_secs(-1))
         .await;
-    let failed = adopt::adopt(&here.repository, &[], LIMITS, &run()).await.unwrap_err();
+    let failed = adopt::adopt(&here.repository, &[], &adopting(LIMITS), &run()).await.unwrap_err();
     assert!(format!("{failed:#}").contains("not authentic"), "{failed:#}");
     let late = snapshots::find(&here.repository, &forged.to_string(), true).await.unwrap();
     assert!(late.late);

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use jiff::SignedDuration;
-use synapse_backup::format::keys;
+use synapse_backup::format::chunk::ChunkSizes;
+use synapse_backup::format::index::{decode_segment, encode_segment};
+use synapse_backup::format::repository::RepositoryInfo;
 use synapse_backup::format::snapshot::{self, Snapshot};
+use synapse_backup::format::{PackId, keys};
 use synapse_backup::ops::inspect::{self, SnapshotLine};
-use synapse_backup::ops::{adopt, copy, forget, hint_of, stats, tag};
-use synapse_backup::repo::{Repository, snapshots};
+use synapse_backup::ops::{self, Limits, adopt, copy, forget, hint_of, prune, retention, stats, tag};
+use synapse_backup::repo::{Ids, Repository, open, snapshots};
 use synapse_backup::store::Store;
+use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
 
-use crate::rig::{Bytes, LIMITS, backup, init, memory, noise, read, run, verify};
+use crate::hook::Hook;
+use crate::rig::{Bytes, LIMITS, adopting, backup, init, memory, noise, read, run, verify};
 
 /// A repository with a snapshot for each seed, an hour apart.
 async fn with_nights(seeds: &[u64]) -> (Arc<Memory>, Repository, Vec<Snapshot>) {
@@ -46,9 +52,7 @@ fn mirror(memory: &Memory) -> Arc<Memory> {
 }
 
 async fn reopen(memory: &Arc<Memory>) -> Repository {
-    synapse_backup::repo::open::open(memory.clone(), synapse_backup::repo::Ids::random())
-        .await
-        .unwrap()
+    open::open(memory.clone(), Ids::random()).await.unwrap()
 }
 
 const FORGET: forget::Options = forget::Options {
@@ -208,7 +212,7 @@ async fn a_mirrored_repository_is_adopted_whole() {
     for word in [late[1].0.as_str(), "adopt --all", "--late"] {
         assert!(hint.contains(word), "{hint}");
     }
-    let report = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
     assert_eq!(report.adopted, [late[1].0.clone(), late[0].0.clone()], "newest first");
     assert_eq!((report.originals_left, report.problems.len()), (0, 0));
     let listed: Vec<(String, bool)> = late.iter().map(|(id, _)| (id.clone(), false)).collect();
@@ -219,9 +223,11 @@ async fn a_mirrored_repository_is_adopted_whole() {
     assert_eq!(found.time(), taken[1].time);
     assert!(read(&repository, "latest").await.unwrap() == noise(2, 50_000));
     assert_eq!(verify(&repository).await.problems, []);
-    let again = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    let again = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
     assert!(again.adopted.is_empty() && again.problems.is_empty());
-    let named = adopt::adopt(&repository, &[listed[0].0.clone()], LIMITS, &run()).await.unwrap();
+    let named = adopt::adopt(&repository, &[listed[0].0.clone()], &adopting(LIMITS), &run())
+        .await
+        .unwrap();
     assert_eq!(named.listed_already, [listed[0].0.clone()]);
 }
 
@@ -232,13 +238,36 @@ async fn what_is_no_longer_whole_is_not_adopted_and_the_others_are() {
     let repository = reopen(&mirrored).await;
     let data = taken[1].databases[0].streams[0].list.entries[0].pack;
     mirrored.delete(&keys::pack(data)).await.unwrap();
-    let report = adopt::adopt(&repository, &[], LIMITS, &run()).await.unwrap();
+    let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
     assert_eq!(report.adopted, [taken[0].id.to_string()]);
     assert_eq!(report.problems.len(), 1);
     assert_eq!(report.problems[0].item, taken[1].id.to_string());
     let named = [taken[1].id.to_string()];
-    let refused = adopt::adopt(&repository, &named, LIMITS, &run()).await.unwrap_err();
-    assert!(refused.to_string().contains("blobs are gone"), "{refused}");
+    let refused = adopt::adopt(&repository, &named, &adopting(LIMITS), &run()).await.unwrap_err();
+    assert!(refused.to_string().contains("in no pack that is there"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_segment_names_is_not_adopted_until_the_index_is_written_anew() {
+    let (memory, _, taken) = with_nights(&[1]).await;
+    let mirrored = mirror(&memory);
+    for key in memory.objects().keys().filter(|key| key.starts_with(keys::INDEX)) {
+        mirrored.delete(key).await.unwrap();
+    }
+    let repository = reopen(&mirrored).await;
+    let refused = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap_err();
+    assert!(hint_of(&refused).unwrap().contains("--repair-index"), "{refused}");
+    let options = ops::verify::Options {
+        snapshot: None,
+        read_data: None,
+        repair_index: true,
+        tools: None,
+        limits: LIMITS,
+    };
+    ops::verify::verify(&repository, &options, &run()).await.unwrap();
+    let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
+    assert_eq!(report.adopted, [taken[0].id.to_string()]);
+    assert_eq!(verify(&repository).await.problems, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,9 +284,124 @@ async fn what_was_repacked_before_it_was_mirrored_is_adopted_from_where_it_is_no
         mirrored.delete(&keys::pack(*pack)).await.unwrap();
     }
     let repository = reopen(&mirrored).await;
-    let report = adopt::adopt(&repository, &[taken[0].id.to_string()], LIMITS, &run()).await.unwrap();
+    let report = adopt::adopt(&repository, &[taken[0].id.to_string()], &adopting(LIMITS), &run())
+        .await
+        .unwrap();
     assert_eq!(report.adopted.len(), 1);
     assert!(read(&repository, &taken[0].id.to_string()).await.unwrap() == noise(1, 50_000));
+}
+
+async fn pruned(repository: &Repository) -> prune::Report {
+    let options = prune::Options {
+        dry_run: false,
+        keep: retention::Keep::everything(),
+        yes_really: false,
+        repack_bytes_max: None,
+        storage_min: None,
+        versions: None,
+        spool_folder: "/var/tmp".into(),
+        limits: LIMITS,
+    };
+    prune::prune(repository, &options, &run()).await.unwrap()
+}
+
+/// A late snapshot of some fifteen hundred small blobs, most of them in a pack that another one filled and that is mostly dead by now.
+/// A prune has moved them, and what it marked is older than the grace period. Gives what is in it, and that pack.
+async fn moved_and_late() -> (Arc<Memory>, Repository, Snapshot, Vec<u8>, PackId) {
+    let memory = memory();
+    let made = init(memory.clone()).await;
+    let info = RepositoryInfo {
+        chunk_sizes: ChunkSizes {
+            min: 1 << 10,
+            average: 4 << 10,
+            max: 16 << 10,
+        },
+        ..made.info().clone()
+    };
+    memory.put(keys::REPOSITORY, info.to_json().unwrap().into()).await.unwrap();
+    let repository = reopen(&memory).await;
+    let common = noise(1, 6 << 20);
+    let first = [common.as_slice(), &noise(2, 9 << 20)].concat();
+    let first = backup(&repository, &mut Bytes::new(&first)).await.unwrap();
+    let late = backup(&repository, &mut Bytes::new(&common)).await.unwrap();
+    let pack = late.databases[0].streams[0].list.entries[0].pack;
+    let holds = |one: &Snapshot| one.packs.iter().copied().collect::<BTreeSet<_>>();
+    let shared: Vec<PackId> = holds(&first).intersection(&holds(&late)).copied().collect();
+    for one in [&first, &late] {
+        let key = keys::snapshot(one.time, one.id).unwrap();
+        let object = memory.objects()[&key].clone();
+        memory.delete(&key).await.unwrap();
+        if one.id == late.id {
+            let past = one.time - SignedDuration::from_hours(1);
+            memory
+                .put(&key, snapshot::with_not_after(&object, past).unwrap().into())
+                .await
+                .unwrap();
+        }
+    }
+    memory.clock().advance(SignedDuration::from_hours(48));
+    let report = pruned(&repository).await;
+    assert!(report.plan.repack.iter().any(|pack| shared.contains(&pack.id)), "{:?}", report.plan);
+    memory.clock().advance(SignedDuration::from_hours(48));
+    let data = shared
+        .iter()
+        .find(|id| report.plan.repack.iter().any(|pack| pack.id == **id))
+        .copied();
+    (memory, repository, late, common, data.unwrap_or(pack))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_snapshot_whose_blobs_were_moved_is_adopted_however_little_memory_there_is() {
+    let (memory, repository, late, bytes, moved) = moved_and_late().await;
+    pruned(&repository).await;
+    assert!(!memory.objects().contains_key(&keys::pack(moved)));
+    // Of the lines of the index a tenth would fit.
+    let limits = Limits {
+        memory_bytes: 8 << 10,
+        ..LIMITS
+    };
+    let report = adopt::adopt(&repository, &[], &adopting(limits), &run()).await.unwrap();
+    assert_eq!((report.adopted, report.problems), (vec![late.id.to_string()], vec![]));
+    assert_eq!(ids(&repository).await, [(late.id.to_string(), false)]);
+    assert!(read(&repository, "latest").await.unwrap() == bytes);
+    assert_eq!(verify(&repository).await.problems, []);
+}
+
+/// The pack, its marker and its lines in the index.
+fn sweep_away(memory: &Memory, pack: PackId) {
+    for (key, object) in memory.objects().into_iter().filter(|(key, _)| key.starts_with(keys::INDEX)) {
+        let mut segment = decode_segment(&object).unwrap();
+        segment.entries.retain(|entry| segment.packs[entry.pack as usize].id != pack);
+        let without = encode_segment(segment).unwrap();
+        memory
+            .put(&keys::segment(Ids::random().object()), without.into())
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        memory.delete(&key).now_or_never().unwrap().unwrap();
+    }
+    for key in [keys::pack(pack), keys::condemned(pack)] {
+        memory.delete(&key).now_or_never().unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_while_it_is_adopted_is_looked_for_again() {
+    let (memory, _, late, bytes, moved) = moved_and_late().await;
+    let (store, once) = (memory.clone(), AtomicBool::new(false));
+    // The check asks for the store's time first: then a prune and a compaction are done with the old pack.
+    let hook = Hook::new(memory.clone(), move |kind, _| {
+        if kind == Kind::Head && !once.swap(true, Ordering::Relaxed) {
+            sweep_away(&store, moved);
+        }
+    });
+    let hooked = open::open(Arc::new(hook), Ids::random()).await.unwrap();
+    let report = adopt::adopt(&hooked, &[], &adopting(LIMITS), &run()).await.unwrap();
+    assert_eq!((report.adopted, report.problems), (vec![late.id.to_string()], vec![]));
+    assert!(!memory.objects().contains_key(&keys::pack(moved)));
+    let repository = reopen(&memory).await;
+    assert!(read(&repository, "latest").await.unwrap() == bytes);
+    assert_eq!(verify(&repository).await.problems, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,6 +212,14 @@ pub(crate) fn run() -> Run<'static> {
     }
 }
 
+/// An adoption with these bounds.
+pub(crate) fn adopting(limits: Limits) -> ops::adopt::Options {
+    ops::adopt::Options {
+        limits,
+        spool_folder: "/var/tmp".into(),
+    }
+}
+
 /// A backup of everything, as it is without settings and flags.
 pub(crate) fn backup_options() -> ops::backup::Options {
     ops::backup::Options {

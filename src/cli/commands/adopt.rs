@@ -8,8 +8,8 @@ use crate::cli::exit::Outcome;
 use crate::ops::adopt;
 
 pub(super) async fn adopt(words: &args::Adopt, session: &Session<'_>) -> anyhow::Result<Outcome> {
-    let limits = session.given().limits()?;
+    let options = session.given().adopt()?;
     let repository = session.open().await?;
-    let report = adopt::adopt(&repository, &words.snapshots, limits, &session.run).await?;
+    let report = adopt::adopt(&repository, &words.snapshots, &options, &session.run).await?;
     Ok(Outcome::Adopted(report))
 }

@@ -267,7 +267,11 @@ async fn copy(source: &Repository, destination: &Repository) -> anyhow::Result<E
 
 /// The verb itself.
 async fn adopt(repository: &Repository) -> anyhow::Result<Ended> {
-    let report = adopt::adopt(repository, &[], LIMITS, &nobody_looks()).await?;
+    let options = adopt::Options {
+        limits: LIMITS,
+        spool_folder: PathBuf::new(),
+    };
+    let report = adopt::adopt(repository, &[], &options, &nobody_looks()).await?;
     let committed = report.adopted.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
     let lost = Vec::new();
     Ok(Ended::Copied { committed, lost })

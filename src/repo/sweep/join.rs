@@ -60,14 +60,18 @@ pub(super) fn join(
 }
 
 /// A blob: where it is, and whether it is live (then: do only late snapshots need it).
-struct Blob {
+pub(super) struct Blob {
     id: BlobId,
-    lines: Vec<Line>,
-    live: Option<bool>,
+    pub(super) lines: Vec<Line>,
+    pub(super) live: Option<bool>,
 }
 
 /// Merge the two.
-fn each_blob(lines: &Sorted<LINE_BYTES>, live: &Sorted<LIVE_BYTES>, mut each: impl FnMut(Blob) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn each_blob(
+    lines: &Sorted<LINE_BYTES>,
+    live: &Sorted<LIVE_BYTES>,
+    mut each: impl FnMut(Blob) -> io::Result<()>,
+) -> io::Result<()> {
     let mut lines = Ahead::new(lines.iter());
     let mut live = Ahead::new(live.iter());
     loop {

@@ -1,7 +1,7 @@
 //! Sweeping: finding out what lives, planning what goes, and taking it away, beside running backups and restores.
 //!
 //! [`survey`] looks (P1 to P5), [`plan`] decides (P6, P7) and is pure, [`apply`] does exactly what the plan says (P8). [`compact`]
-//! merges index segments (C1 to C4). Nothing is locked: a marker is final, and whoever deletes has looked at the snapshots
+//! merges index segments (C1 to C4), [`Holders`] finds what one snapshot can rely on. Nothing is locked: a marker is final, and whoever deletes has looked at the snapshots
 //! after the marker had been there for the grace period.
 //!
 //! **Memory.** Packs and snapshots are kept in memory, blobs never: they are sorted in runs (an eighth of `memory_bytes`
@@ -21,6 +21,7 @@ use crate::store::uploads::OpenUpload;
 
 mod apply;
 mod compact;
+mod holders;
 mod join;
 mod live;
 mod only;
@@ -33,6 +34,7 @@ mod survey;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use compact::{CompactOptions, Compacted, compact};
+pub use holders::{Held, Holders};
 pub use only::only_held;
 pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, StaleUpload, Why, plan};
 pub use reseal::{Reseal, Segments, plan_reseal, reseal_segments, segments_there};

@@ -162,10 +162,10 @@ impl Times {
 }
 
 /// What the index says.
-struct Index {
+pub(super) struct Index {
     /// Packs by their place, and where metadata are.
-    catalog: Catalog,
-    lines: Sorter<LINE_BYTES>,
+    pub(super) catalog: Catalog,
+    pub(super) lines: Sorter<LINE_BYTES>,
     segments: Vec<SeenSegment>,
     damaged: Vec<(String, String)>,
     /// When each run wrote its last segment.
@@ -174,7 +174,7 @@ struct Index {
     named: Vec<(u32, ObjectId)>,
 }
 
-async fn read_index(repository: &Repository, options: &SurveyOptions) -> Result<Index> {
+pub(super) async fn read_index(repository: &Repository, options: &SurveyOptions) -> Result<Index> {
     let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let begin = || Index {
         catalog: Catalog::default(),
