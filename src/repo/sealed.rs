@@ -16,6 +16,7 @@ use super::keyring::Keyring;
 use crate::format::seal::{self, HEADER_BYTES_MAX, Header, Identity, Opener, Recipient};
 use crate::format::{Error as Unsealable, keys};
 use crate::store::bucket::Bucket;
+use crate::store::uploads::{OpenUpload, Uploads};
 use crate::store::versions::{ObjectLock, Retention, Version, VersionMark, VersionPage, Versions};
 use crate::store::{ByteRange, Call, Error, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
@@ -309,8 +310,28 @@ impl Store for Sealed {
         self.inner.versions().map(|_| self as _)
     }
 
+    fn uploads(&self) -> Option<&dyn Uploads> {
+        self.inner.uploads().map(|_| self as _)
+    }
+
     fn bucket(&self) -> Option<&dyn Bucket> {
         self.inner.bucket()
+    }
+}
+
+impl Uploads for Sealed {
+    fn list_uploads<'a>(&'a self, prefix: &'a str) -> Call<'a, Vec<OpenUpload>> {
+        Box::pin(async move {
+            let Some(uploads) = self.inner.uploads() else {
+                return Ok(Vec::new());
+            };
+            let open = uploads.list_uploads(prefix).await?.into_iter();
+            let renamed = open.map(|upload| OpenUpload {
+                key: here(upload.key),
+                ..upload
+            });
+            Ok(renamed.collect())
+        })
     }
 }
 

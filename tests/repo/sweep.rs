@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
-use synapse_backup::format::snapshot::Snapshot;
+use synapse_backup::format::snapshot::{ProblemKind, Snapshot};
 use synapse_backup::ops;
 use synapse_backup::repo::sweep::{
-    self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions, Why,
+    self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, StaleUpload, Survey, SurveyOptions, Why,
 };
 use synapse_backup::repo::{Ids, Repository, open, snapshots};
 use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
 use synapse_backup::store::wrappers::{Fail, Fault, Record};
-use synapse_backup::store::{self, Store};
+use synapse_backup::store::{self, Store, local};
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{Bytes, backup, init, memory, noise, read, run, verify};
+use crate::rig::{Bytes, Keys, backup, init, init_sealed, memory, noise, read, run, verify};
 
 fn survey_options() -> SurveyOptions {
     SurveyOptions {
@@ -394,6 +394,77 @@ async fn what_a_killed_run_was_sending_is_given_up_after_the_grace_period() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_repository_gives_up_the_uploads_of_killed_runs_too() {
+    let memory = memory();
+    let repository = init_sealed(memory.clone(), &Keys::new(1)).await;
+    let key = keys::pack(repository.ids().pack());
+    repository.store().create_upload(&key).await.unwrap();
+    days(&memory, 2);
+    let (plan, applied) = prune(&repository).await;
+    assert_eq!((plan.abort[0].key.as_str(), applied.aborted), (key.as_str(), 1));
+    assert_eq!(memory.open_uploads(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_gives_up_what_a_killed_run_left_in_it() {
+    for sealed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local::open(folder.path(), true, Arc::default()).await.unwrap();
+        let repository = if sealed {
+            init_sealed(store, &Keys::new(1)).await
+        } else {
+            init(store).await
+        };
+        let left = folder.path().join(".unfinished/0123456789abcdef0123456789abcdef");
+        std::fs::write(&left, "half").unwrap();
+        let (survey, plan) = look(&repository).await;
+        // A ctime cannot be set back: it is taken for old here.
+        let open = repository.store().uploads().unwrap().list_uploads(keys::PACKS).await.unwrap();
+        let plan = Plan {
+            abort: open.iter().map(StaleUpload::from).collect(),
+            ..plan.unwrap()
+        };
+        let applied = sweep::apply(&repository, &plan, &survey, &apply_options()).await.unwrap();
+        assert_eq!((applied.aborted, applied.not_aborted), (1, Vec::new()), "sealed: {sealed}");
+        assert!(!left.exists(), "sealed: {sealed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_store_does_not_give_up_is_told_of_and_stops_nothing() {
+    let memory = memory();
+    let fail = Arc::new(Fail::new(memory.clone(), 1, Fault::Before).only(&[Kind::Abort]));
+    let repository = init(fail).await;
+    let gone = backup(&repository, &mut Bytes::new(&noise(1, 300_000))).await.unwrap();
+    let key = keys::pack(repository.ids().pack());
+    memory.create_upload(&key).await.unwrap();
+    days(&memory, 2);
+    forget(&repository, &gone).await;
+    let report = ops::prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    assert!(report.plan.condemn.len() == gone.packs.len() && report.compacted.is_some());
+    assert_eq!(count_under(&memory, "condemned/"), gone.packs.len());
+    let problem = &report.problems[0];
+    assert_eq!((problem.item.as_str(), problem.kind), (key.as_str(), ProblemKind::Deferred));
+    assert!(problem.message.contains("the connection broke"), "{}", problem.message);
+    let again = ops::prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    assert_eq!((again.problems, memory.open_uploads()), (Vec::new(), 0));
+}
+
+/// Everything stays by policy.
+fn prune_options() -> ops::prune::Options {
+    ops::prune::Options {
+        dry_run: false,
+        keep: ops::retention::Keep::everything(),
+        yes_really: false,
+        repack_bytes_max: None,
+        storage_min: None,
+        versions: None,
+        spool_folder: "/var/tmp".into(),
+        limits: crate::rig::LIMITS,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_snapshot_keeps_its_blobs_and_stops_nothing() {
     let memory = memory();
     let repository = init(memory.clone()).await;
@@ -516,12 +587,7 @@ async fn a_dry_run_prints_the_plan_that_is_applied() {
             last: Some(1),
             ..ops::retention::Keep::everything()
         },
-        yes_really: false,
-        repack_bytes_max: None,
-        storage_min: None,
-        versions: None,
-        spool_folder: "/var/tmp".into(),
-        limits: crate::rig::LIMITS,
+        ..prune_options()
     };
     let objects = memory.objects();
     let dry = ops::prune::prune(&repository, &options(true), &run()).await.unwrap();

@@ -26,6 +26,7 @@ macro_rules! keeps_the_contract {
             an_object_in_parts_appears_whole_and_only_when_completed,
             an_upload_may_have_one_part,
             an_aborted_upload_leaves_nothing,
+            an_open_upload_is_listed_and_given_up_by_what_the_list_says,
             a_second_complete_is_settled_by_looking,
             parts_that_were_not_sent_complete_nothing,
             a_dropped_call_does_no_harm,
@@ -223,6 +224,19 @@ pub async fn an_aborted_upload_leaves_nothing(store: &dyn Store) {
     assert!(matches!(failure, Error::Failed { .. }), "{failure:?}");
     assert!(!exists(store, "aborted").await);
     assert_eq!(list(store, "").await.0, [""; 0]);
+}
+
+/// Where a store lists them: as prune gives up what killed runs left.
+pub async fn an_open_upload_is_listed_and_given_up_by_what_the_list_says(store: &dyn Store) {
+    let Some(uploads) = store.uploads() else { return };
+    // `MinIO` tells of uploads for an exact key only.
+    let key = "packs/aa/open.zst";
+    let upload = store.create_upload(key).await.unwrap();
+    store.put_part(key, &upload, 1, bytes(100, 5)).await.unwrap();
+    let open = uploads.list_uploads(key).await.unwrap();
+    assert_eq!(open.len(), 1, "{open:?}");
+    store.abort_upload(&open[0].key, &open[0].id).await.unwrap();
+    assert_eq!(uploads.list_uploads(key).await.unwrap(), []);
 }
 
 pub async fn a_second_complete_is_settled_by_looking(store: &dyn Store) {

@@ -123,6 +123,27 @@ async fn leftovers_and_foreign_files_are_harmless() {
 }
 
 #[tokio::test]
+async fn what_a_killed_run_left_is_listed_and_given_up_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    store.put("a", Bytes::new()).await.unwrap();
+    let scratch = directory.path().join(".unfinished");
+    fs::write(scratch.join("0123456789abcdef0123456789abcdef"), "half").unwrap();
+    fs::write(scratch.join("notes.txt"), "theirs").unwrap();
+    fs::create_dir(scratch.join("0123")).unwrap();
+    fs::write(directory.path().join("abc"), "theirs").unwrap();
+    let open = store.uploads().unwrap().list_uploads("packs/").await.unwrap();
+    let keys: Vec<&str> = open.iter().map(|upload| upload.key.as_str()).collect();
+    assert_eq!(keys, [".unfinished/0123456789abcdef0123456789abcdef"]);
+    store.abort_upload(&open[0].key, &open[0].id).await.unwrap();
+    for id in ["notes.txt", "../abc", "", "."] {
+        store.abort_upload(".unfinished/x", &UploadId(id.to_owned())).await.unwrap();
+    }
+    assert_eq!(files(&scratch), ["0123", "notes.txt"]);
+    assert!(directory.path().join("abc").exists());
+}
+
+#[tokio::test]
 async fn uploads_leave_no_files_behind() {
     let directory = tempfile::tempdir().unwrap();
     let scratch = directory.path().join(".unfinished");

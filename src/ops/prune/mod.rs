@@ -74,7 +74,7 @@ pub struct Report {
     /// What the store charges for although it is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price: Option<PriceHint>,
-    /// Packs that could not be moved.
+    /// Packs that could not be moved, and uploads that could not be given up.
     pub problems: Vec<Problem>,
 }
 
@@ -125,17 +125,27 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
     // What is known of the blobs to be moved takes room that the index needs now.
     drop(survey);
+    report.problems = problems(&applied);
+    report.applied = Some(applied);
+    report.compacted = Some(compact(repository, options, run).await?);
+    report.versions = versions(repository, options, run).await?;
+    Ok(report)
+}
+
+/// What was left as it is.
+fn problems(applied: &Applied) -> Vec<Problem> {
     let damaged = applied.damaged.iter().map(|pack| Problem {
         kind: ProblemKind::Damaged,
         item: keys::pack(*pack),
         message: "a blob that a snapshot needs is damaged in this pack, which therefore stays; `verify --read-data` says what it costs"
             .into(),
     });
-    report.problems = damaged.collect();
-    report.applied = Some(applied);
-    report.compacted = Some(compact(repository, options, run).await?);
-    report.versions = versions(repository, options, run).await?;
-    Ok(report)
+    let kept = applied.not_aborted.iter().map(|(key, why)| Problem {
+        kind: ProblemKind::Deferred,
+        item: key.clone(),
+        message: format!("the upload that a killed run left is still there: {why}"),
+    });
+    damaged.chain(kept).collect()
 }
 
 /// P1 to P7.

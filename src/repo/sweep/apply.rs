@@ -48,6 +48,8 @@ pub struct Applied {
     pub removed: u64,
     /// Uploads of killed runs that were aborted.
     pub aborted: u64,
+    /// Those that the store would not give up, each by its key and why: they stay for the next prune.
+    pub not_aborted: Vec<(String, String)>,
     /// Packs that could not be moved, since a blob in them is damaged: they stay.
     pub damaged: Vec<PackId>,
 }
@@ -82,11 +84,7 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
         applied.removed += 1;
     }
     drop(removals);
-    for upload in &plan.abort {
-        let id = store::UploadId(upload.id.clone());
-        repository.store.abort_upload(&upload.key, &id).await?;
-        applied.aborted += 1;
-    }
+    abort(repository, plan, &mut applied).await?;
     mark(repository, plan.condemn.iter().map(|pack| pack.id), at_once, &mut applied).await?;
     // P8: new packs, then their segments, and only then the markers of the old ones.
     let moved = repack::repack(repository, plan, survey, options).await?;
@@ -101,6 +99,23 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
         .filter(|pack| pack.why != Why::Stranded && moved.contains(&pack.id));
     mark(repository, emptied.map(|pack| pack.id), at_once, &mut applied).await?;
     Ok(applied)
+}
+
+/// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of.
+async fn abort(repository: &Repository, plan: &Plan, applied: &mut Applied) -> Result<()> {
+    for upload in &plan.abort {
+        let id = store::UploadId(upload.id.clone());
+        match repository.store.abort_upload(&upload.key, &id).await {
+            Ok(()) => applied.aborted += 1,
+            Err(error @ (store::Error::Denied { .. } | store::Error::Failed { .. })) => {
+                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                let why = format!("{error}{}", cause.unwrap_or_default());
+                applied.not_aborted.push((upload.key.clone(), why));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// PUT markers. One of unknown outcome is left to the next prune: it is there, or the pack is not condemned.

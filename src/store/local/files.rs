@@ -31,6 +31,11 @@ pub(super) fn is_key(key: &str) -> bool {
     parts_are_good && key.split('/').next() != Some(SCRATCH)
 }
 
+/// Names in the scratch folder.
+fn is_scratch(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_hexdigit())
+}
+
 impl Root {
     pub(super) fn new(directory: &Path) -> Self {
         Self {
@@ -88,6 +93,10 @@ impl Root {
             let Ok(name) = entry.file_name().into_string() else { continue };
             // One that is gone meanwhile has been finished.
             let Ok(metadata) = entry.metadata() else { continue };
+            // What is not ours is left alone, so it is not told of either.
+            if !is_scratch(&name) || !metadata.is_file() {
+                continue;
+            }
             found.push(OpenUpload {
                 key: format!("{SCRATCH}/{name}"),
                 id: UploadId(name),
@@ -99,7 +108,7 @@ impl Root {
 
     /// Remove what a killed run left in the scratch folder; fine if it is gone.
     pub(super) fn remove_scratch(&self, name: &str) -> io::Result<()> {
-        if name.is_empty() || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
+        if !is_scratch(name) {
             return Ok(());
         }
         match fs::remove_file(self.directory.join(SCRATCH).join(name)) {

@@ -60,7 +60,8 @@ impl Local {
     ) -> Result<T, Error> {
         if let Some(kind) = kind {
             self.counters.count(kind);
-            if kind != Kind::List && !files::is_key(key) {
+            // An upload is named by its id, which has rules of its own: that of a killed run has no key but its scratch file's.
+            if !matches!(kind, Kind::List | Kind::Abort) && !files::is_key(key) {
                 return Err(failed(
                     action,
                     key,
