@@ -347,7 +347,7 @@ pub(super) struct Restore {
     /// Leave the rows of other servers' media although their files are not in the snapshot: Synapse then answers 404 for them.
     #[arg(long)]
     pub(super) keep_remote_media_rows: bool,
-    /// Go on with a restore that was interrupted: leave alone what is there with the right bytes.
+    /// Go on with a restore that was interrupted: leave alone what is there with the right bytes and rows.
     #[arg(long)]
     pub(super) resume: bool,
     /// Write what was below OLD below NEW, before --to applies; may be given several times.

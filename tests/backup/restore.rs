@@ -396,6 +396,67 @@ async fn a_restore_that_was_cut_short_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_restore_leaves_whole_databases_alone_and_sweeps_what_was_begun() {
+    let story = Story::new().await;
+    let cluster = story.home.cluster;
+    let target = tempfile::tempdir().unwrap();
+    let database = cluster.database("restored");
+    let whole = Options {
+        databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(conninfo(cluster, &database)))],
+        ..restore_files_to(target.path())
+    };
+    restore(&story.repository, "latest", &whole).await.unwrap();
+    let below = target.path().join(story.home.root.strip_prefix("/").unwrap());
+    let lost = below.join("var/media").join(crate::homeserver::path_of("AliceFirstPicture0000001"));
+    fs::remove_file(&lost).unwrap();
+    fs::remove_file(below.join("etc/homeserver.yaml")).unwrap();
+    fs::write(lost.with_file_name(".synapse-backup-aB3dE6"), b"half").unwrap();
+    fs::write(below.join("etc/.synapse-backup-zZ9yX8"), b"half a key").unwrap();
+    let resumed = Options { resume: true, ..whole };
+    let dry = Options {
+        dry_run: true,
+        ..resumed.clone()
+    };
+    let plan = restore(&story.repository, "latest", &dry).await.unwrap().plan;
+    assert!(
+        plan.contains(&"leave database `synapse` as it is: it is there, with every row".to_owned()),
+        "{plan:#?}"
+    );
+    let before = digest(cluster, &database);
+    let report = restore(&story.repository, "latest", &resumed).await.unwrap();
+    assert_eq!(
+        (report.databases.len(), report.databases_kept.as_slice()),
+        (0, &["synapse".to_owned()][..])
+    );
+    assert_eq!((report.media_files, report.problems.len()), (1, 0));
+    assert_eq!(files(&below), files(&story.home.root));
+    assert_eq!(digest(cluster, &database), before);
+    // Somebody has used it since: it is not what the restore would go on with.
+    for (used, back, words) in [
+        (
+            "INSERT INTO users (name) VALUES ('@new:example.org')",
+            "DELETE FROM users WHERE name = '@new:example.org'",
+            "public.users has",
+        ),
+        (
+            "SELECT nextval('events_stream_seq')",
+            "",
+            "the sequence public.events_stream_seq is at",
+        ),
+    ] {
+        cluster.psql(&database, used);
+        fs::remove_file(below.join("etc/homeserver.yaml")).unwrap();
+        let error = restore(&story.repository, "latest", &resumed).await.unwrap_err();
+        assert!(error.contains(words) && error.contains("is not empty"), "{error}");
+        assert!(!below.join("etc/homeserver.yaml").exists());
+        fs::copy(story.home.root.join("etc/homeserver.yaml"), below.join("etc/homeserver.yaml")).unwrap();
+        if !back.is_empty() {
+            cluster.psql(&database, back);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_other_bytes_is_not_overwritten_by_a_resumed_restore() {
     let story = Story::new().await;
     let target = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 //! cannot be started (invariant 6). All other files are read when they are written, many small ones together, large ones
 //! window by window.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -80,6 +81,11 @@ pub(super) async fn write(
         run,
         owners: owners::Owners::default(),
     };
+    if options.resume {
+        let planned = plan.config.iter().chain(last.iter().map(|(planned, _)| planned));
+        let folders: BTreeSet<&Path> = planned.filter_map(|planned| planned.target.parent()).collect();
+        folders.into_iter().try_for_each(write::sweep).context("look at what is there")?;
+    }
     let of_kind = |kind: ConfigKind| plan.config.iter().filter(move |planned| planned.item.kind == kind);
     for planned in of_kind(ConfigKind::Directory) {
         writing.folder(planned);

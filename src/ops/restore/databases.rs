@@ -1,7 +1,7 @@
 //! The databases: where each goes, and whether it is empty. How they are loaded is in `load`.
 //!
 //! Where a database goes is what `--database` says, else the settings, else the restored configuration itself. Every
-//! target is looked at before the first one is loaded.
+//! target is looked at before the first one is loaded. A restore that goes on leaves alone what was loaded whole.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context;
 
 use super::config::CONFIG_BYTES_MAX;
-use super::{DatabaseTarget, Options, wanted_databases};
+use super::{DatabaseTarget, Options, load, wanted_databases};
 use crate::format::snapshot::{ConfigItem, ConfigKind, Database, Snapshot, StreamFormat};
 use crate::ops::Error;
 use crate::ops::connect::{self, LOCK_SECONDS};
@@ -18,7 +18,7 @@ use crate::repo::reader::Reader;
 use crate::synapse::config;
 use crate::synapse::postgres::load::{Content, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::{self, ConnInfo, RunAs, Session, Surroundings, Tools, target};
+use crate::synapse::postgres::{self, ConnInfo, RunAs, Session, Surroundings, Tools, check, target};
 use crate::synapse::{DatabaseConfig, Engine};
 
 /// Links that are followed to a configuration file.
@@ -36,6 +36,11 @@ impl Target {
     pub(super) fn line(&self) -> String {
         let bytes: u64 = self.database.streams.iter().map(|stream| stream.list.bytes).sum();
         format!("load database `{}` ({bytes} bytes of dump) into {}", self.database.name, self.info)
+    }
+
+    /// The same of one that is there already.
+    pub(super) fn line_kept(&self) -> String {
+        format!("leave database `{}` as it is: it is there, with every row", self.database.name)
     }
 }
 
@@ -168,26 +173,29 @@ fn as_configured(databases: &[DatabaseConfig], snapshot: &Snapshot, database: &D
 }
 
 /// Every target is reachable and empty (made, if asked for), and this machine can load it. Nothing is loaded yet.
-pub(super) async fn check(targets: &[Target], options: &Options) -> anyhow::Result<Vec<Checked>> {
+///
+/// Those that an earlier call has loaded whole (`--resume`) are not among the answer.
+pub(super) async fn check(targets: &[Target], snapshot: &Snapshot, options: &Options) -> anyhow::Result<Vec<Checked>> {
     if targets.is_empty() {
         return Ok(Vec::new());
     }
     let tools = connect::tools(&options.tools).await?;
     let mut checked = Vec::new();
     for target in targets {
-        let load = check_one(target, &tools, options)
+        let load = check_one(target, &tools, snapshot, options)
             .await
             .with_context(|| format!("restore database `{}`", target.database.name))?;
-        checked.push(Checked {
+        checked.extend(load.map(|load| Checked {
             target: target.clone(),
             tools: tools.clone(),
             options: load,
-        });
+        }));
     }
     Ok(checked)
 }
 
-async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow::Result<LoadOptions> {
+/// `None`: it is there already, whole.
+async fn check_one(target: &Target, tools: &Tools, snapshot: &Snapshot, options: &Options) -> anyhow::Result<Option<LoadOptions>> {
     let database = &target.database;
     if let Some(stream) = database.streams.iter().find(|stream| stream.format != StreamFormat::Custom) {
         return Err(Error::failed(
@@ -202,11 +210,19 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
         made.map_err(|error| with_commands(error, target))?;
     }
     if options.create_database && options.dry_run {
-        return Ok(LoadOptions::default());
+        return Ok(Some(LoadOptions::default()));
     }
     let session = Session::open(&target.info, tools, Purpose::Write, LOCK_SECONDS).await;
     let mut session = session.map_err(|error| with_commands(error, target))?;
-    target::refuse_unless_empty(&mut session).await?;
+    match target::refuse_unless_empty(&mut session).await {
+        Err(error @ postgres::Error::NotEmpty { .. }) if options.resume => {
+            return match differences(&mut session, database, snapshot).await?.first() {
+                None => Ok(None),
+                Some(first) => Err(anyhow::Error::from(error).context(format!("it is not what the restore would go on with: {first}"))),
+            };
+        }
+        other => other?,
+    }
     let ownership = target::ownership(&mut session, &database.facts.owners, &database.facts.grantees).await?;
     let load = LoadOptions {
         keep_owners: ownership.keep_owners,
@@ -224,7 +240,23 @@ async fn check_one(target: &Target, tools: &Tools, options: &Options) -> anyhow:
         );
     }
     session.close().await;
-    Ok(load)
+    Ok(Some(load))
+}
+
+/// In what a database that was loaded from this snapshot, and that nobody has used since, is another one. Sequences tell
+/// most: hardly anything happens in a homeserver without one.
+async fn differences(session: &mut Session, database: &Database, snapshot: &Snapshot) -> anyhow::Result<Vec<String>> {
+    let mut expected = load::expected(database);
+    if load::forgets_remote_media(snapshot) {
+        expected.rows.retain(|table, _| !target::is_of_remote_media(table));
+    }
+    let mut found = check::row_differences(session, &expected.rows).await?;
+    found.extend(check::sequences_elsewhere(session, &expected.sequences).await?);
+    let (_, keys) = target::one_time_keys(session).await?;
+    if keys > 0 {
+        found.push(format!("it has {keys} one-time keys, which clients have uploaded since"));
+    }
+    Ok(found)
 }
 
 /// On a new machine neither role nor database are there: the error gets the commands that make both.

@@ -3,7 +3,7 @@
 //! The files of a few shards are read together in windows of bounded size. A file that is lost or cannot be written is
 //! a problem; the rest is written. Folders are synced once at the end, not once a file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -194,18 +194,26 @@ async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, repor
     Ok(())
 }
 
-/// `--resume`: what is there already with the right hash is left alone.
+/// `--resume`: what is there already with the right hash is left alone; what was begun beside the others is removed.
 async fn not_yet_there(store: &Store<'_>, files: Vec<PlannedFile>, report: &mut Report) -> anyhow::Result<Vec<PlannedFile>> {
     let targets: Vec<Option<PathBuf>> = files.iter().map(|file| store.place(&file.entry).target.ok()).collect();
-    let (files, there) = tokio::task::spawn_blocking(move || {
+    let look = move || {
         let there = files
             .iter()
             .zip(&targets)
             .map(|(file, target)| target.as_ref().is_some_and(|target| is_there(&file.entry, target)));
         let there: Vec<bool> = there.collect();
-        (files, there)
-    })
-    .await?;
+        let lacking = targets
+            .iter()
+            .zip(&there)
+            .filter(|(_, there)| !**there)
+            .filter_map(|(target, _)| target.as_deref());
+        let folders: BTreeSet<&Path> = lacking.filter_map(Path::parent).collect();
+        folders.into_iter().try_for_each(write::sweep)?;
+        Ok::<_, std::io::Error>((files, there))
+    };
+    let looked = tokio::task::spawn_blocking(look).await?;
+    let (files, there) = looked.context("look at what is there")?;
     report.media_kept += there.iter().filter(|there| **there).count() as u64;
     Ok(files
         .into_iter()

@@ -66,7 +66,7 @@ pub struct Options {
     pub uploaded: Option<Uploaded>,
     /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
     pub keep_remote_media_rows: bool,
-    /// `--resume`: leave alone what is there already with the right bytes, and write the rest.
+    /// `--resume`: leave alone what is there already with the right bytes or rows, and write the rest.
     pub resume: bool,
     /// `--path-map OLD=NEW`, applied before `to`.
     pub path_map: Vec<(PathBuf, PathBuf)>,
@@ -103,6 +103,8 @@ pub struct Report {
     pub written_bytes: u64,
     /// Databases loaded.
     pub databases: Vec<String>,
+    /// Databases that were there already, whole (`--resume`).
+    pub databases_kept: Vec<String>,
     /// One-time keys that the dumps had although they never should; they were removed.
     pub one_time_keys: u64,
     /// What would be done (dry run), or was done: one line each.
@@ -134,14 +136,23 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     let mut plan = plan::plan(&snapshot, options)?;
     let databases = databases::targets(&reader, &snapshot, options).await?;
     targets::check_files(&mut plan, options)?;
-    let mut report = Report {
-        snapshot: snapshot.id.to_string(),
-        plan: plan.lines(&databases),
-        ..Report::default()
-    };
+    let lines = plan.lines();
     // Without a whole signing key nothing is begun.
     let last = config::read_last(&reader, &mut plan).await?;
-    let loads = databases::check(&databases, options).await?;
+    let loads = databases::check(&databases, &snapshot, options).await?;
+    let is_kept = |target: &&databases::Target| !loads.iter().any(|load| load.target.database.name == target.database.name);
+    let kept = databases.iter().filter(is_kept);
+    let mut report = Report {
+        snapshot: snapshot.id.to_string(),
+        databases_kept: kept.clone().map(|target| target.database.name.clone()).collect(),
+        plan: loads
+            .iter()
+            .map(|load| load.target.line())
+            .chain(kept.map(databases::Target::line_kept))
+            .chain(lines)
+            .collect(),
+        ..Report::default()
+    };
     if options.dry_run {
         return Ok(report);
     }

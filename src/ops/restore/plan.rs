@@ -37,9 +37,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// One line for each thing that is done.
-    pub(super) fn lines(&self, databases: &[super::databases::Target]) -> Vec<String> {
-        let mut lines: Vec<String> = databases.iter().map(super::databases::Target::line).collect();
+    /// One line for each thing that is written.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if let Some(media) = &self.media {
             let which = if self.some_media { "what is chosen of " } else { "" };
             lines.push(format!(

@@ -17,6 +17,28 @@ pub(super) type Ids = Option<(u32, u32)>;
 /// Mode of folders that are made on the way.
 const FOLDER_MODE: u32 = 0o755;
 
+/// What temporary names begin with, and how many letters follow.
+const PENDING_PREFIX: &str = ".synapse-backup-";
+const PENDING_LETTERS: usize = 6;
+
+/// Remove what a restore that was killed had begun in this folder (`--resume`). It may hold a secret, and nobody would ever look for it.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(PENDING_PREFIX));
+        let is_pending = rest.is_some_and(|rest| rest.len() == PENDING_LETTERS && rest.chars().all(|c| c.is_ascii_alphanumeric()));
+        if is_pending && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Make the folders above `path`. `below`: folders from here on up are not ours to make or to change.
 pub(super) fn make_parents(path: &Path, ids: Ids) -> io::Result<()> {
     match path.parent() {
@@ -72,7 +94,8 @@ impl Pending {
     pub(super) fn new(target: &Path) -> io::Result<Self> {
         let folder = target.parent().unwrap_or_else(|| Path::new("/"));
         let file = tempfile::Builder::new()
-            .prefix(OsStr::new(".synapse-backup-"))
+            .prefix(OsStr::new(PENDING_PREFIX))
+            .rand_bytes(PENDING_LETTERS)
             .tempfile_in(folder)?;
         Ok(Self { file })
     }

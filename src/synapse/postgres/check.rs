@@ -109,6 +109,22 @@ pub async fn sequence_differences(session: &mut Session, expected: &BTreeMap<Str
     Ok(expected.iter().filter_map(behind).collect())
 }
 
+/// A sentence for each sequence that is missing, or not exactly where it was.
+pub async fn sequences_elsewhere(session: &mut Session, expected: &BTreeMap<String, i64>) -> Result<Vec<String>, Error> {
+    let there: Vec<Sequence> = session.query("the values of the sequences", SEQUENCES).await?;
+    let there: BTreeMap<String, Option<i64>> = there
+        .into_iter()
+        .map(|one| (format!("{}.{}", one.schema, one.name), one.value))
+        .collect();
+    let elsewhere = |(name, wanted): (&String, &i64)| match there.get(name) {
+        None => Some(format!("the sequence {name} is missing")),
+        Some(Some(value)) if value == wanted => None,
+        Some(Some(value)) => Some(format!("the sequence {name} is at {value}, not at {wanted}")),
+        Some(None) => Some(format!("the sequence {name} is at its start, not at {wanted}")),
+    };
+    Ok(expected.iter().filter_map(elsewhere).collect())
+}
+
 async fn large_objects(session: &mut Session, expected: Option<u64>) -> Result<Option<String>, Error> {
     let Some(wanted) = expected else { return Ok(None) };
     let there = session.one::<Count>("the count of large objects", LARGE_OBJECTS).await?.count;

@@ -279,6 +279,12 @@ pub async fn forget_remote_media(session: &mut Session) -> Result<u64, Error> {
     Ok(forgotten)
 }
 
+/// Is this (`schema.name`) a table that [`forget_remote_media`] takes rows out of?
+pub fn is_of_remote_media(table: &str) -> bool {
+    let name = table.split_once('.').map_or(table, |(_, name)| name);
+    matches!(name, "remote_media_cache" | "remote_media_cache_thumbnails")
+}
+
 /// Schemas that have both tables.
 const REMOTE_MEDIA: &str = "SELECT n.nspname AS schema FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
