@@ -12,7 +12,8 @@ use clap_complete::Shell;
 use super::args::{self, Command, Past};
 use super::connect;
 use super::environment::Environment;
-use super::exit::Outcome;
+use super::exit::{Outcome, SealedTo};
+use super::keyring;
 use super::options::Given;
 use super::settings::Settings;
 use super::system;
@@ -116,8 +117,15 @@ async fn init(words: &args::Init, session: &Session<'_>) -> anyhow::Result<Outco
         _ => {}
     }
     let repository = connect::create(session.url()?, session.settings, session.counters).await?;
+    let keyring = repository.keyring();
+    let sealed = keyring.writer.as_ref().filter(|_| repository.info().sealed).map(|writer| SealedTo {
+        recipients: keyring.recipients.len() as u64,
+        writer_key_file: keyring::writer_key_file(session.settings),
+        signer: writer.signer().to_string(),
+    });
     Ok(Outcome::Created {
         url: repository.url().to_owned(),
+        sealed,
     })
 }
 
@@ -154,7 +162,7 @@ fn refuse_unless_sealable(repository: &Repository) -> anyhow::Result<()> {
     }
     if keyring.writer.is_none() {
         let error = crate::repo::Error::NoKey {
-            key: "the lists of earlier backups".into(),
+            what: "the lists of earlier backups".into(),
         };
         return Err(error.into());
     }
@@ -164,7 +172,9 @@ fn refuse_unless_sealable(repository: &Repository) -> anyhow::Result<()> {
 /// Content of a sealed repository is only for who has an identity; said before anything is written.
 fn refuse_without_identity(repository: &Repository) -> anyhow::Result<()> {
     if repository.info().sealed && repository.keyring().identities.is_empty() {
-        let error = crate::repo::Error::NoKey { key: "content".into() };
+        let error = crate::repo::Error::NoKey {
+            what: "the content".into(),
+        };
         return Err(error.into());
     }
     Ok(())

@@ -121,8 +121,8 @@ pub(super) async fn check_new_writer_key(repository: &Repository, settings: &Set
         return Err(Error::usage("`encryption.recipients` is not set", hint).into());
     }
     if keyring.identities.is_empty() {
-        let key = "what the lost writer key opened".into();
-        return Err(repo::Error::NoKey { key }.into());
+        let what = "what the lost writer key opened".into();
+        return Err(repo::Error::NoKey { what }.into());
     }
     // Nothing that opens at all: that is an error of its own.
     repo::snapshots::load_all(repository).await?;

@@ -2,6 +2,8 @@
 //!
 //! A verb that ended gives an [`Outcome`]; one that failed gives an error, whose chain is searched for what decides.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::ops::{
@@ -24,6 +26,17 @@ pub(super) const NO_KEY: u8 = 12;
 /// Told to stop.
 pub(super) const INTERRUPTED: u8 = 130;
 
+/// What must be known of a new sealed repository.
+#[derive(Debug)]
+pub(super) struct SealedTo {
+    /// How many can open it.
+    pub(super) recipients: u64,
+    /// The key that stays on the server.
+    pub(super) writer_key_file: PathBuf,
+    /// Its public half, by which signatures are checked.
+    pub(super) signer: String,
+}
+
 /// What a verb came to.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -31,6 +44,8 @@ pub(super) enum Outcome {
     Created {
         /// The new repository.
         url: String,
+        /// If it is sealed.
+        sealed: Option<SealedTo>,
     },
     /// `backup`.
     BackedUp(backup::Report),
@@ -179,7 +194,7 @@ mod tests {
             ),
             (anyhow!("the upload was aborted").context(ops::Error::interrupted()), INTERRUPTED),
             (no_repository().into(), NO_REPOSITORY),
-            (repo::Error::NoKey { key: "x".into() }.into(), NO_KEY),
+            (repo::Error::NoKey { what: "x".into() }.into(), NO_KEY),
             (anyhow::Error::from(no_bucket()).context("open the repository"), NO_REPOSITORY),
             (
                 anyhow::Error::from(no_bucket()).context(ops::Error::failed("list snapshots", "look")),

@@ -199,7 +199,7 @@ fn tell(ended: anyhow::Result<Outcome>, command: Option<&str>, screen: &Screen, 
     let totals = counters.totals();
     let ended = ended.and_then(|outcome| {
         if !screen.for_program() {
-            screen.data(&ui::look(&outcome, screen.colour_out()))?;
+            screen.data(&ui::look(&outcome, screen.colour_out(), screen.columns_out()))?;
         }
         Ok(outcome)
     });

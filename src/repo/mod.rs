@@ -192,10 +192,10 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The repository is sealed, and no key at hand opens this: exit code 12.
-    #[error("no key here opens `{key}`")]
+    #[error("no key here opens {what}")]
     NoKey {
-        /// The object, or what was to be done.
-        key: String,
+        /// The object, in backquotes, or what it is for.
+        what: String,
     },
     /// Sealing is asked for, and the repository is not sealed (any more), or the other way round: exit code 2.
     #[error("{message}")]
@@ -282,7 +282,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Failed { action, key, source } => match source.downcast::<format::Error>() {
-                Ok(source) if *source == format::Error::NoKey => Self::NoKey { key },
+                Ok(source) if *source == format::Error::NoKey => Self::NoKey { what: format!("`{key}`") },
                 Ok(source) => Self::Damaged { key, source: *source },
                 Err(source) => Self::Store(store::Error::Failed { action, key, source }),
             },

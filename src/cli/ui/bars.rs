@@ -3,11 +3,12 @@
 //! A stage that ended leaves the screen; the summary tells what it did.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::text::{count, counted, escaped};
 
@@ -29,6 +30,8 @@ struct Bar {
     items: u64,
     items_expected: Option<u64>,
     counts_items: bool,
+    /// Neither an end nor bytes are known yet: only time goes by.
+    waits: bool,
 }
 
 impl Bars {
@@ -48,7 +51,13 @@ impl Bars {
         let counts_items = bytes_expected.is_none() && items_expected.is_some();
         let length = bytes_expected.or(items_expected);
         let drawn = self.screen.add(ProgressBar::new(length.unwrap_or_default()));
-        drawn.set_style(style(length.is_some(), counts_items));
+        drawn.set_style(style(if length.is_none() {
+            WAITS
+        } else if counts_items {
+            ITEMS
+        } else {
+            BYTES
+        }));
         drawn.set_prefix(escaped(name).into_owned());
         drawn.enable_steady_tick(REDRAW);
         let bar = Bar {
@@ -56,6 +65,7 @@ impl Bars {
             items: 0,
             items_expected,
             counts_items,
+            waits: length.is_none(),
         };
         if let Some(earlier) = self.stages().insert(name.to_owned(), bar) {
             earlier.drawn.finish_and_clear();
@@ -66,6 +76,10 @@ impl Bars {
         let mut stages = self.stages();
         let Some(bar) = stages.get_mut(stage) else { return };
         bar.items += items;
+        if bar.waits && bytes > 0 {
+            bar.waits = false;
+            bar.drawn.set_style(style(FLOWS));
+        }
         if bar.counts_items {
             bar.drawn.inc(items);
         } else {
@@ -106,19 +120,24 @@ impl Bars {
     }
 }
 
-fn style(end_known: bool, counts_items: bool) -> ProgressStyle {
+// A bar where the end is known, else a wheel that turns. They fit 80 columns; words that do not are cut off, since a line
+// that wraps cannot be cleared.
+const BYTES: &str = "{prefix:17} [{bar:12}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}{left}  {wide_msg}";
+const ITEMS: &str = "{prefix:17} [{bar:12}] {human_pos} of {human_len}, {per_sec}{left}  {wide_msg}";
+const FLOWS: &str = "{prefix:17} {spinner} {binary_bytes}, {binary_bytes_per_sec}, {elapsed}  {wide_msg}";
+const WAITS: &str = "{prefix:17} {spinner} {elapsed}  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
     // A test holds that every template is valid.
-    let style = ProgressStyle::with_template(template(end_known, counts_items)).unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.progress_chars("=> ")
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ").with_key("left", left)
 }
 
-/// A bar where the end is known, else a wheel that turns. They fit 80 columns; words that do not are cut off, since a
-/// line that wraps cannot be cleared.
-const fn template(end_known: bool, counts_items: bool) -> &'static str {
-    match (end_known, counts_items) {
-        (true, false) => "{prefix:17} [{bar:12}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left  {wide_msg}",
-        (true, true) => "{prefix:17} [{bar:12}] {human_pos} of {human_len}, {per_sec}, {eta} left  {wide_msg}",
-        (false, _) => "{prefix:17} {spinner} {binary_bytes}, {binary_bytes_per_sec}, {elapsed}  {wide_msg}",
+/// Nobody knows before something has happened.
+fn left(state: &ProgressState, out: &mut dyn Write) {
+    if state.pos() > 0 {
+        // What cannot be drawn is not missed.
+        let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
     }
 }
 
@@ -128,8 +147,8 @@ mod tests {
 
     #[test]
     fn every_template_is_valid() {
-        for (end_known, counts_items) in [(true, false), (true, true), (false, false)] {
-            assert!(ProgressStyle::with_template(template(end_known, counts_items)).is_ok());
+        for template in [BYTES, ITEMS, FLOWS, WAITS] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::table::{Side, Table};
-use super::text::{count, escaped};
+use super::text::{count, counted, escaped};
 use crate::ops::keys::{Report, Sealed};
 
 pub(super) fn keys(report: &Report, colour: bool) -> String {
@@ -47,15 +47,13 @@ fn sealed(out: &mut String, report: &Report) {
         let numbers: Vec<String> = one
             .by_recipients
             .iter()
-            .map(|(recipients, objects)| format!("{} to {recipients}", count(*objects)))
+            .map(|(keys, objects)| format!("{} to {}", count(*objects), counted(*keys as u64, "key")))
             .collect();
-        let _ = writeln!(
-            out,
-            "\n{}: {} sealed, {} keys each",
-            one.kind,
-            count(one.objects),
-            numbers.join(", ")
-        );
+        let numbers = match one.by_recipients.iter().next() {
+            Some((keys, _)) if numbers.len() == 1 => format!("each to {}", counted(*keys as u64, "key")),
+            _ => numbers.join(", "),
+        };
+        let _ = writeln!(out, "\n{}: {} sealed, {numbers}", one.kind, count(one.objects));
         for (key, objects) in &one.opened_by {
             let _ = writeln!(out, "  {} opened by {}", count(*objects), escaped(key));
         }
@@ -95,7 +93,7 @@ fn signed(out: &mut String, report: &Report) {
     for one in &report.signed {
         let who = one.signer.as_deref().unwrap_or("nobody");
         let known = if one.known { "" } else { ", not known here" };
-        let _ = writeln!(out, "{} snapshots signed by {}{known}", count(one.snapshots), escaped(who));
+        let _ = writeln!(out, "{} signed by {}{known}", counted(one.snapshots, "snapshot"), escaped(who));
     }
     let unknown: Vec<String> = report
         .signed

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::keys::keys;
+use super::show::head;
 use super::stats;
 use super::summary::{kind, short};
 use super::table::{Side, Table};
-use super::text::{Colour, bytes, count, counted, escaped};
+use super::text::{Colour, bytes, count, counted, escaped, hanging};
 use crate::cli::exit::Outcome;
 use crate::ops::doctor::{self, Verdict};
 use crate::ops::inspect::{Drilled, ItemLine, ShowReport, SnapshotLine, SnapshotsReport};
@@ -21,11 +22,11 @@ use crate::ops::prune;
 use crate::ops::{Part, Parts, all_parts};
 
 /// The data of a verb, for people; nothing for those whose summary says all.
-pub(crate) fn look(outcome: &Outcome, colour: bool) -> String {
+pub(crate) fn look(outcome: &Outcome, colour: bool, columns: Option<usize>) -> String {
     match outcome {
         Outcome::Snapshots(report) => snapshots(report, colour),
         Outcome::Shown(report) => show(report, colour),
-        Outcome::Examined(report) => checks(report, colour),
+        Outcome::Examined(report) => checks(report, colour, columns),
         Outcome::Keys(report) => keys(report, colour),
         Outcome::Counted(report) => stats::stats(report, colour),
         Outcome::Pruned(report) => judged(report, colour),
@@ -123,12 +124,18 @@ fn only(parts: &Parts) -> String {
 /// What `prune` lets go, and why the others stay.
 fn judged(report: &prune::Report, colour: bool) -> String {
     let left = Side::Left;
-    let mut table = Table::new(&[("id", left), ("time", left), ("homeserver", left), ("stays", left), ("why", left)]);
+    let mut table = Table::new(&[
+        ("id", left),
+        ("time (UTC)", left),
+        ("homeserver", left),
+        ("stays", left),
+        ("why", left),
+    ]);
     for one in &report.snapshots {
         let reasons: Vec<String> = one.reasons.iter().map(|reason| escaped(&reason.to_string()).into_owned()).collect();
         table.row(vec![
             short(&one.id.to_string()),
-            escaped(&one.time).into_owned(),
+            escaped(&minute(&one.time)).into_owned(),
             escaped(&one.server_name).into_owned(),
             if one.forgotten { "no" } else { "yes" }.to_owned(),
             reasons.join(", "),
@@ -137,13 +144,14 @@ fn judged(report: &prune::Report, colour: bool) -> String {
     table.print(colour)
 }
 
-/// When, or that it failed.
+/// The day, or that it failed.
 fn drilled_text(drilled: &Drilled, colour: bool) -> String {
-    let time = escaped(&drilled.time);
+    let time = minute(&drilled.time);
+    let day = escaped(time.split(' ').next().unwrap_or_default());
     if drilled.passed {
-        time.into_owned()
+        day.into_owned()
     } else {
-        format!("{} {time}", Colour::Red.paint("FAILED", colour))
+        format!("{} {day}", Colour::Red.paint("FAILED", colour))
     }
 }
 
@@ -158,6 +166,7 @@ fn show(report: &ShowReport, colour: bool) -> String {
         let warning = format!("this snapshot is not authentic: {doubt}");
         let _ = writeln!(out, "{}", Colour::Yellow.paint(&warning, colour));
     }
+    head(&mut out, &report.snapshot, colour);
     if let Some(signer) = &report.signer {
         let _ = writeln!(out, "{:20} {signer}", "signer");
     }
@@ -268,7 +277,7 @@ pub(crate) fn item_line(item: &ItemLine) -> String {
     format!("{:>11}  {}\n", bytes(item.bytes), escaped(&item.name))
 }
 
-fn checks(report: &doctor::Report, colour: bool) -> String {
+fn checks(report: &doctor::Report, colour: bool, columns: Option<usize>) -> String {
     let wide = report
         .checks
         .iter()
@@ -283,20 +292,12 @@ fn checks(report: &doctor::Report, colour: bool) -> String {
             Verdict::Failure => ("FAILURE", Colour::Red),
         };
         let name = escaped(&check.name);
-        let mut lines = check.message.lines();
-        let first = escaped(lines.next().unwrap_or_default());
-        let _ = writeln!(out, "{}  {name:wide$}  {first}", tint.paint(word, colour));
+        let _ = write!(out, "{}  {name:wide$}  ", tint.paint(word, colour));
         let indent = " ".repeat(wide + 11);
-        for line in lines {
-            let _ = writeln!(out, "{indent}{}", escaped(line));
-        }
-        for (at, line) in check.cure.iter().flat_map(|cure| cure.lines()).enumerate() {
-            let lead = if at == 0 {
-                Colour::Cyan.paint("hint:", colour)
-            } else {
-                "     ".to_owned()
-            };
-            let _ = writeln!(out, "{indent}{lead} {}", escaped(line));
+        out.push_str(&hanging(&check.message, &indent, columns));
+        if let Some(cure) = &check.cure {
+            let _ = write!(out, "{indent}{} ", Colour::Cyan.paint("hint:", colour));
+            out.push_str(&hanging(cure, &format!("{indent}      "), columns));
         }
     }
     let number = |verdict| report.checks.iter().filter(|check| check.verdict == verdict).count() as u64;
@@ -304,9 +305,9 @@ fn checks(report: &doctor::Report, colour: bool) -> String {
     let verdict = match (failures, warnings) {
         (0, 0) => "all is in place".to_owned(),
         (0, _) => counted(warnings, "warning"),
-        (_, 0) => format!("{}: a backup would fail", counted(failures, "failure")),
+        (_, 0) => format!("{}: a backup would fail, or be worth little", counted(failures, "failure")),
         _ => format!(
-            "{} and {}: a backup would fail",
+            "{} and {}: a backup would fail, or be worth little",
             counted(failures, "failure"),
             counted(warnings, "warning")
         ),
@@ -359,8 +360,8 @@ mod tests {
         assert_eq!(
             snapshots(&report, false),
             "exa\\u{1b}mple.org: 1 snapshot\n\
-             id        time (UTC)        age      size       new   media  problems  drilled               tags\n\
-             3f9a0c11  2026-11-23 02:00  3 d  1.00 GiB  3.00 MiB  20,000         2  2026-11-24T04:00:00Z  late: does not count, weekly\n\
+             id        time (UTC)        age      size       new   media  problems  drilled     tags\n\
+             3f9a0c11  2026-11-23 02:00  3 d  1.00 GiB  3.00 MiB  20,000         2  2026-11-24  late: does not count, weekly\n\
              \n\
              other.org: 1 snapshot\n\
              id        time (UTC)            age      size       new   media  problems  drilled  tags\n\
@@ -409,10 +410,10 @@ mod tests {
             media: None,
         };
         assert_eq!(
-            checks(&report, false),
+            checks(&report, false, None),
             "ok       configuration  2 files\n\
              FAILURE  pg_dump        version 13, the server has 15\n                        hint: install postgresql-client-15\n\n\
-             1 failure: a backup would fail\n"
+             1 failure: a backup would fail, or be worth little\n"
         );
     }
 }

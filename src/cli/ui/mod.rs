@@ -22,6 +22,7 @@ mod keys;
 mod look;
 mod progress;
 mod report;
+mod show;
 mod signing_keys;
 mod stats;
 mod summary;
@@ -83,6 +84,12 @@ impl Screen {
     /// May data on standard output be coloured?
     pub(super) const fn colour_out(&self) -> bool {
         self.colour_out
+    }
+
+    /// How wide standard output is, where it is a terminal: text in a pipe is not broken.
+    pub(super) fn columns_out(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        (size.ws_col > 0 && !self.for_program()).then_some(usize::from(size.ws_col))
     }
 
     /// May messages on standard error be coloured?

@@ -58,7 +58,10 @@ pub(crate) fn report(end: &End<'_>, outcome: Option<&Outcome>) -> Result<String,
 /// What the verb adds.
 fn of_verb(outcome: &Outcome) -> Result<Vec<(String, Value)>, serde_json::Error> {
     let value = match outcome {
-        Outcome::Created { url } => serde_json::json!({ "repository": url }),
+        Outcome::Created { url, sealed: None } => serde_json::json!({ "repository": url }),
+        Outcome::Created { url, sealed: Some(to) } => {
+            serde_json::json!({ "repository": url, "recipients": to.recipients, "signer": to.signer })
+        }
         Outcome::BackedUp(report) => serde_json::to_value(report)?,
         Outcome::Snapshots(report) => serde_json::to_value(report)?,
         Outcome::Shown(report) => serde_json::json!({

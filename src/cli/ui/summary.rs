@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::text::{Colour, bytes, count, counted, escaped, seconds};
-use crate::cli::exit::Outcome;
+use crate::cli::exit::{Outcome, SealedTo};
 use crate::format::snapshot::Problem;
 use crate::ops::{backup, restore, verify};
 use crate::store::counters::Totals;
@@ -80,8 +80,11 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
             forget::adopted(&mut out, report, colour);
             (report.problems.as_slice(), report.problems.len() as u64, None)
         }
-        Outcome::Created { url } => {
+        Outcome::Created { url, sealed } => {
             let _ = writeln!(out, "created a repository at {}", escaped(url));
+            if let Some(to) = sealed {
+                sealed_to(&mut out, to);
+            }
             (&[][..], 0, None)
         }
         Outcome::Keys(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
@@ -116,8 +119,28 @@ pub(super) fn short(id: &str) -> String {
     id.chars().take(8).collect()
 }
 
-fn label(out: &mut String, name: &str, text: &str) {
+pub(super) fn label(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "  {name:LABEL_COLUMNS$}{text}");
+}
+
+/// What must be kept elsewhere is told once, when it is made.
+fn sealed_to(out: &mut String, to: &SealedTo) {
+    let alone = match to.recipients {
+        1 => "; add a second one, whose identity lies in a safe: docs/keys.md",
+        _ => "",
+    };
+    label(out, "sealed", &format!("to {}{alone}", counted(to.recipients, "recipient")));
+    label(
+        out,
+        "writer",
+        &format!("key in {}, which stays here", escaped(&to.writer_key_file.display().to_string())),
+    );
+    label(out, "signer", &escaped(&to.signer));
+    label(
+        out,
+        "",
+        "write the signer down, beside the identities: a restorer believes its signature",
+    );
 }
 
 fn backed_up(out: &mut String, report: &backup::Report, colour: bool) {
@@ -195,7 +218,14 @@ fn restored(out: &mut String, report: &restore::Report, dry_run: bool, colour: b
     for database in &report.databases {
         label(out, "database", &escaped(database));
     }
-    label(out, "media", &counted(report.media_files, "file"));
+    for database in &report.databases_kept {
+        label(out, "database", &format!("{}: was there already, whole", escaped(database)));
+    }
+    let kept = match report.media_kept {
+        0 => String::new(),
+        kept => format!(", {} were there already", count(kept)),
+    };
+    label(out, "media", &format!("{}{kept}", counted(report.media_files, "file")));
     label(out, "config", &counted(report.config_items, "item"));
     label(out, "written", &bytes(report.written_bytes));
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, FormattedDuration, HumanCount};
 
+/// Words in less room than this are harder to read than long lines.
+const WORDS_COLUMNS_MIN: usize = 30;
+
 /// The text with everything that would not print as itself written as an escape.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
@@ -87,6 +90,35 @@ impl Colour {
     }
 }
 
+/// Lines of text behind something that takes as much room as `indent`, broken between words where the terminal ends.
+pub(crate) fn hanging(text: &str, indent: &str, columns: Option<usize>) -> String {
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(indent.len()).max(WORDS_COLUMNS_MIN));
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut used = 0;
+        for word in escaped(line).split(' ') {
+            let length = word.chars().count();
+            if used > 0 && used + 1 + length > room {
+                out.push('\n');
+                used = 0;
+            }
+            if used > 0 {
+                out.push(' ');
+                used += 1;
+            } else if !out.is_empty() {
+                out.push_str(indent);
+            }
+            out.push_str(word);
+            used += length;
+        }
+        out.push('\n');
+    }
+    if out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +137,20 @@ mod tests {
         ] {
             assert_eq!(escaped(given), shown);
         }
+    }
+
+    #[test]
+    fn lines_hang_behind_what_they_belong_to() {
+        let text = "one two three four five six seven\nnext";
+        for (columns, shown) in [
+            (None, "one two three four five six seven\n    next\n"),
+            (Some(80), "one two three four five six seven\n    next\n"),
+            (Some(34), "one two three four five six\n    seven\n    next\n"),
+            (Some(10), "one two three four five six\n    seven\n    next\n"),
+        ] {
+            assert_eq!(hanging(text, "    ", columns), shown, "{columns:?}");
+        }
+        assert_eq!(hanging("", "    ", Some(80)), "\n");
     }
 
     #[test]

@@ -93,9 +93,11 @@ async fn check_drills(repository: &Repository, loaded: &[Loaded], now: Timestamp
 
 /// `2026-11-23T02:00:04Z, 5 hours ago`
 fn aged(time: Timestamp, now: Timestamp) -> String {
-    let hours = now.duration_since(time).as_hours().max(0);
+    let hours = now.duration_since(time).as_hours();
     match hours {
-        0..48 => format!("{time}, {hours} hours ago"),
+        ..1 => format!("{time}, less than an hour ago"),
+        1 => format!("{time}, an hour ago"),
+        2..48 => format!("{time}, {hours} hours ago"),
         _ => format!("{time}, {} days ago", hours / 24),
     }
 }

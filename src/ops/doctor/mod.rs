@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Run, Tools as ToolOptions};
 use crate::repo::Repository;
-use crate::synapse::Homeserver;
+use crate::synapse::{Finding, FindingKind, Homeserver};
 
 mod bucket;
 mod databases;
@@ -152,12 +152,7 @@ fn check_configuration(homeserver: &Result<Homeserver, anyhow::Error>, report: &
     );
     for finding in homeserver.findings.iter().filter(|finding| finding.kind.is_problem()) {
         let message = format!("{}: {}", finding.item.escape_debug(), finding.message);
-        report.add(
-            "configuration",
-            Verdict::Warning,
-            message,
-            Some("mend the path, or remove the option that names it".into()),
-        );
+        report.warn("configuration", message, cure_of(finding));
     }
     if homeserver.signing_key_missing {
         let cure = "find it: Synapse makes itself a new identity when it starts without its key";
@@ -168,6 +163,17 @@ fn check_configuration(homeserver: &Result<Homeserver, anyhow::Error>, report: &
     } else {
         let keys: Vec<&str> = homeserver.signing_keys.iter().map(|key| key.key_id.as_str()).collect();
         report.ok("signing key", keys.join(", "));
+    }
+}
+
+/// Who follows it must not make things worse: without its key Synapse makes itself a new one.
+fn cure_of(finding: &Finding) -> &'static str {
+    match finding.kind {
+        FindingKind::Missing if finding.item == "media" => "set `synapse.working_directory` or `synapse.path_map`",
+        FindingKind::Missing => "put the file back or mend the path; remove the option only if nothing needs what it names",
+        FindingKind::Unreadable => "run as a user who may read it",
+        FindingKind::NotAFile => "mend the path: what is there is not what the option wants",
+        FindingKind::Damaged | FindingKind::Ignored => "mend the file: Synapse reads it when it starts",
     }
 }
 

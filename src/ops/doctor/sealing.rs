@@ -16,7 +16,7 @@ pub(super) fn check(repository: &Repository, report: &mut Report) {
         report.fail(
             "writer key",
             "it is not there: no backup can read the lists of earlier ones",
-            "set `encryption.writer_key_file` to where it is; if it is lost, make a new repository with `init` beside this one",
+            "set `encryption.writer_key_file` to where it is; if it is lost, `rekey --new-writer-key` makes a new one with an identity: docs/keys.md",
         );
     }
     match keyring.recipients.len() {

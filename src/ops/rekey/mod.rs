@@ -96,7 +96,10 @@ fn refuse(repository: &Repository, options: &Options) -> anyhow::Result<()> {
         return Err(Error::usage(format!("the repository at {} is not sealed", repository.url()), hint).into());
     }
     if options.packs && keyring.identities.is_empty() {
-        return Err(repo::Error::NoKey { key: "content".into() }.into());
+        return Err(repo::Error::NoKey {
+            what: "the content".into(),
+        }
+        .into());
     }
     Ok(())
 }

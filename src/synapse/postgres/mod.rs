@@ -260,9 +260,11 @@ impl Error {
                 "install the server's programs (package postgresql-{major} or newer), or drill on another server with --database"
             )),
             Self::Tool { needed: Some(major), .. } => Some(format!(
-                "install the package postgresql-client-{major} (or newer, from apt.postgresql.org), or name its folder in the settings"
+                "install the package postgresql-client-{major} (or newer, from apt.postgresql.org), or name the program in `postgres.pg_dump`"
             )),
-            Self::Tool { needed: None, .. } => Some("install the package postgresql-client, or name its folder in the settings".into()),
+            Self::Tool { needed: None, .. } => {
+                Some("install the package postgresql-client, or name the program in `postgres.pg_dump`".into())
+            }
             Self::Spawn { .. } => Some("is the program executable for the user that Synapse runs as?".into()),
             Self::Connect { message, .. } => connect_hint(message),
             Self::Lost { message, .. } => Some(lost_hint(message).into()),

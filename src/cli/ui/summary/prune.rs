@@ -41,7 +41,7 @@ pub(super) fn pruned(out: &mut String, report: &prune::Report, colour: bool) {
         let from = packs(plan.repack.len());
         label(out, "moved", &format!("{} out of {from}", bytes(plan.bytes_moved)));
     }
-    label(out, "requests", &format!("{}, about", count(plan.requests)));
+    label(out, "requests", &format!("about {}", count(plan.requests)));
     rest(out, report, plan);
 }
 
