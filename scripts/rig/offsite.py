@@ -43,7 +43,7 @@ def moved_media(stage: Stage, sentences: Sentences) -> None:
     with sentences("media that are only in a bucket are backed up from there, without a problem"):
         run = tool.run("backup")
         check(run.report["media"]["files"] == len(before), (run.report["media"], len(before)))
-    with sentences("the next backup asks the media bucket for nothing"):
+    with sentences("the next backup reads no medium from the bucket again"):
         run = tool.run("backup")
         check(run.report["media"]["new"] == 0, run.report["media"])
     with sentences("a restore brings every one of them back to disk"):
@@ -51,6 +51,12 @@ def moved_media(stage: Stage, sentences: Sentences) -> None:
         tool.run("restore", "latest", "--to", copy, "--only", "media")
         after = _hashes(pathlib.Path(f"{copy}{installation.media_store}"))
         check(after == before, f"{len(after)} files, not {len(before)}, or other bytes")
+    with sentences("a medium that the bucket has lost since is named by the audit"):
+        path = next(path for path in before if path.startswith("local_content/"))
+        stage.minio.delete(MEDIA_BUCKET, f"media/{path}")
+        run = tool.run("backup", "--audit", "100", expect=(3,))
+        named = [(problem["kind"], problem["item"]) for problem in run.report["problems"]]
+        check(named == [("missing", f"media/{path}")], str(named))
 
 
 def _use_bucket(stage: Stage, installation: Installation) -> None:

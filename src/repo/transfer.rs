@@ -243,7 +243,7 @@ impl<'a> Transfer<'a> {
         while let Some(ended) = self.frames.try_join_next() {
             self.rely(ended)?;
         }
-        let permit = self.writer.work(2 * bytes).await?;
+        let permit = self.writer.work(PackKind::Media, 2 * bytes).await?;
         let (writer, encoder) = (self.writer.clone(), self.writer.clone());
         self.frames.spawn(async move {
             let placements: Vec<Arc<Placement>> = batch.iter().map(|(_, _, placement)| Arc::clone(placement)).collect();

@@ -291,6 +291,9 @@ async fn a_thumbnail_that_is_missing_is_only_counted() {
         (0, 2, 0)
     );
     assert_eq!(names_of_media(&repository).await.len(), 4);
+    // An ordinary night looks at none of them, and counts them all the same.
+    let next = backup(&repository, &home).await;
+    assert_eq!((next.media.unchanged, next.media.thumbnails_missing), (4, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

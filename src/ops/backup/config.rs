@@ -6,6 +6,7 @@
 use anyhow::Context;
 
 use super::files::{self, Outcome};
+use super::patience::Patience;
 use crate::format::list::{List, ListEntry};
 use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Problem, ProblemKind};
 use crate::format::{ItemPath, PackKind};
@@ -31,6 +32,7 @@ pub(super) async fn store_config(writer: &Writer, homeserver: &Homeserver, run: 
     for problem in &stored.problems {
         run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
     }
+    let patience = Patience::default();
     let found: Vec<&ConfigFile> = homeserver.files.iter().collect();
     let sizes: Vec<u64> = found.iter().map(|file| file.bytes).collect();
     for batch in files::batches(&sizes) {
@@ -40,7 +42,7 @@ pub(super) async fn store_config(writer: &Writer, homeserver: &Homeserver, run: 
             .iter()
             .map(|&place| (vec![found[batch.start + place].path.clone()], sizes[batch.start + place]))
             .collect();
-        let outcomes = files::save_batch(writer, PackKind::Media, paths)
+        let outcomes = files::save_batch(writer, PackKind::Media, paths, &patience)
             .await
             .context("send the configuration")?;
         for (&place, outcome) in places.iter().zip(outcomes) {

@@ -160,11 +160,17 @@ struct Dumped {
     pg_dump: Version,
 }
 
-/// So many streams at once, in the order of the plan. The first failure drops the others, which ends their `pg_dump`s.
+/// So many streams at once, begun in the order of the plan, longest first: whichever ends makes room for the next. The first
+/// failure drops the others, which ends their `pg_dump`s.
 async fn dump_streams(dump: &DumpTask<'_>, streams: Vec<PlannedStream>, jobs: usize) -> anyhow::Result<Vec<Dumped>> {
-    let work = streams.into_iter().map(|planned| dump_stream(dump, planned));
-    // In the order in which they are loaded, whichever ends first.
-    futures::stream::iter(work).buffered(jobs).try_collect().await
+    let work = streams.into_iter().enumerate().map(async |(place, planned)| {
+        let dumped = dump_stream(dump, planned).await?;
+        anyhow::Ok((place, dumped))
+    });
+    let mut dumped: Vec<(usize, Dumped)> = futures::stream::iter(work).buffer_unordered(jobs).try_collect().await?;
+    // In the order in which they are loaded.
+    dumped.sort_by_key(|(place, _)| *place);
+    Ok(dumped.into_iter().map(|(_, one)| one).collect())
 }
 
 async fn dump_stream(dump: &DumpTask<'_>, planned: PlannedStream) -> anyhow::Result<Dumped> {
@@ -324,19 +330,25 @@ pub(super) struct LiveRows<'a> {
 
 impl LiveRows<'_> {
     pub(super) async fn still_there(&self, rows: Vec<(MediaKind, String)>) -> anyhow::Result<HashSet<String>> {
-        let mut there = HashSet::new();
         if rows.is_empty() {
-            return Ok(there);
+            return Ok(HashSet::new());
         }
         let mut session = self.session.lock().await;
-        if session.is_none() {
-            let mut open = Session::open(&self.source.info, self.tools, Purpose::Read, LOCK_SECONDS).await?;
-            let tables = MediaTables::find(&mut open).await?.context("the tables of media are gone")?;
-            *session = Some((open, tables));
+        if let Some(held) = session.as_mut() {
+            match Self::ask(held, &rows).await {
+                Ok(there) => return Ok(there),
+                // A server that was started anew in the hours of an upload is no reason to fail.
+                Err(error) => tracing::debug!("the session that looks at rows of media is lost ({error:#}); opening another"),
+            }
         }
-        let Some((open, tables)) = session.as_mut() else {
-            anyhow::bail!("no session")
-        };
+        *session = None;
+        let mut open = Session::open(&self.source.info, self.tools, Purpose::Read, LOCK_SECONDS).await?;
+        let tables = MediaTables::find(&mut open).await?.context("the tables of media are gone")?;
+        Self::ask(session.insert((open, tables)), &rows).await
+    }
+
+    async fn ask((open, tables): &mut (Session, MediaTables), rows: &[(MediaKind, String)]) -> anyhow::Result<HashSet<String>> {
+        let mut there = HashSet::new();
         for kind in MediaKind::ALL {
             let paths: Vec<String> = rows.iter().filter(|row| row.0 == kind).map(|row| row.1.clone()).collect();
             if !paths.is_empty() {

@@ -1,6 +1,6 @@
 //! Reading files into the repository: small ones many at a time, large ones block by block.
 //!
-//! A file is opened without following surprises (a FIFO, a device or a folder is not read), read once, hashed once,
+//! A FIFO, a device or a folder is not read (links are followed, as Synapse does). A file is read once, hashed once,
 //! and compared with itself before and after: what could not be read whole is an outcome, never an error of the run.
 //! Which file means what is decided elsewhere.
 
@@ -9,12 +9,12 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
+use super::patience::Patience;
 use crate::format::snapshot::ProblemKind;
 use crate::format::{BLOB_BYTES_MAX, BlobId, PackId, PackKind};
 use crate::repo::writer::{Claim, EncodedFrame, Placement, Writer};
@@ -24,9 +24,9 @@ use crate::repo::{self, Result};
 const BATCH_BYTES: u64 = 4 << 20;
 /// Small files that are read by one job.
 const BATCH_FILES: usize = 256;
+/// What a file of a batch may be large, whatever was expected: a thumbnail's row has no length.
+const UNEXPECTED_BYTES_MAX: u64 = 64 << 10;
 
-/// How long a batch, or one file of a batch that hangs, may take to be read.
-const READ_PATIENCE: Duration = Duration::from_mins(1);
 /// A blob of a file and where it is, or will be.
 #[derive(Debug, Clone)]
 pub(super) struct FileBlob {
@@ -104,15 +104,19 @@ pub(super) fn batches(sizes: &[u64]) -> Vec<std::ops::Range<usize>> {
 /// Read these files (a batch): each with the places where it may be, best first, and its expected size.
 ///
 /// Reading has a deadline, since a network file system may hang; nothing is claimed before it has ended.
-pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<PathBuf>, u64)>) -> Result<Vec<Outcome>> {
+pub(super) async fn save_batch(
+    writer: &Writer,
+    kind: PackKind,
+    files: Vec<(Vec<PathBuf>, u64)>,
+    patience: &Patience,
+) -> Result<Vec<Outcome>> {
     let expected: u64 = files.iter().map(|(_, bytes)| (*bytes).min(BLOB_BYTES_MAX as u64)).sum();
     let permit = writer
-        .work(2 * usize::try_from(expected).unwrap_or(usize::MAX / 2).max(64 << 10))
+        .work(kind, 2 * usize::try_from(expected).unwrap_or(usize::MAX / 2).max(64 << 10))
         .await?;
     let mut outcomes = Vec::with_capacity(files.len());
     let mut large = Vec::new();
-    let paths = files.into_iter().map(|(paths, _)| paths).collect();
-    let begun = read_batch(paths, READ_PATIENCE, read_small).await?;
+    let begun = read_batch(files, patience, read_small).await?;
     let (begun, frames) = blocking({
         let writer = writer.clone();
         move || {
@@ -137,29 +141,25 @@ pub(super) async fn save_batch(writer: &Writer, kind: PackKind, files: Vec<(Vec<
         });
     }
     for (place, open) in large {
-        outcomes[place] = save_large(writer, kind, open).await?;
+        outcomes[place] = save_large(writer, kind, open, patience).await?;
     }
     Ok(outcomes)
 }
 
 /// Open and read small files together; if they do not come back in time, one by one, to name those that hang.
-async fn read_batch(files: Vec<Vec<PathBuf>>, patience: Duration, read_one: fn(&[PathBuf]) -> Begun) -> Result<Vec<Begun>> {
+async fn read_batch(files: Vec<(Vec<PathBuf>, u64)>, patience: &Patience, read_one: fn(&[PathBuf], u64) -> Begun) -> Result<Vec<Begun>> {
     let together = files.clone();
-    let read = blocking(move || Ok(together.iter().map(|paths| read_one(paths)).collect()));
-    if let Ok(begun) = tokio::time::timeout(patience, read).await {
-        return begun;
+    let read = move || together.iter().map(|(paths, expected)| read_one(paths, *expected)).collect();
+    if let Some(begun) = patience.wait_for(read).await? {
+        return Ok(begun);
     }
     let mut begun = Vec::with_capacity(files.len());
-    for paths in files {
-        let read = blocking(move || Ok(read_one(&paths)));
-        let hangs = || Begun::Done(Outcome::Failed(ProblemKind::Unreadable, hanging(patience)));
-        begun.push(tokio::time::timeout(patience, read).await.unwrap_or_else(|_| Ok(hangs()))?);
+    for (paths, expected) in files {
+        let read = patience.wait_for(move || read_one(&paths, expected)).await?;
+        let hangs = || Begun::Done(Outcome::Failed(ProblemKind::Unreadable, patience.words()));
+        begun.push(read.unwrap_or_else(hangs));
     }
     Ok(begun)
-}
-
-fn hanging(patience: Duration) -> String {
-    format!("it did not answer within {} s: does the file system hang?", patience.as_secs())
 }
 
 async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -247,14 +247,15 @@ fn open_one(path: &Path) -> std::result::Result<Opened, Outcome> {
     })
 }
 
-/// Open, and read a file of at most one blob.
-fn read_small(paths: &[PathBuf]) -> Begun {
+/// Open, and read a file of at most one blob. One that is larger than expected is read block by block: memory was asked for
+/// by what was expected.
+fn read_small(paths: &[PathBuf], expected: u64) -> Begun {
     let mut opened = match open(paths) {
         Ok(opened) => opened,
         Err(outcome) => return Begun::Done(outcome),
     };
     let length = opened.metadata.len();
-    if length > BLOB_BYTES_MAX as u64 {
+    if length > BLOB_BYTES_MAX as u64 || length > expected.max(UNEXPECTED_BYTES_MAX) {
         return Begun::Large(opened);
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
@@ -287,22 +288,21 @@ fn save_block(writer: &Writer, id: BlobId, bytes: &[u8], frames: &mut Vec<Encode
 }
 
 /// A large file, one block at a time; the whole is hashed beside the blocks.
-async fn save_large(writer: &Writer, kind: PackKind, opened: Opened) -> Result<Outcome> {
+async fn save_large(writer: &Writer, kind: PackKind, opened: Opened, patience: &Patience) -> Result<Outcome> {
     let length = opened.metadata.len();
     let (mut opened, mut whole) = (opened, Sha256::new());
     let (mut blobs, mut read) = (Vec::new(), 0);
     loop {
-        let permit = writer.work(2 * BLOB_BYTES_MAX).await?;
+        let permit = writer.work(kind, 2 * BLOB_BYTES_MAX).await?;
         let left = (length - read).min(BLOB_BYTES_MAX as u64);
         let job = move || {
-            let mut bytes = Vec::with_capacity(BLOB_BYTES_MAX);
+            let mut bytes = Vec::with_capacity(usize::try_from(left).unwrap_or(BLOB_BYTES_MAX));
             let end = (&mut opened.file).take(left).read_to_end(&mut bytes);
-            Ok((opened, bytes, end))
+            (opened, bytes, end)
         };
-        let Ok(block) = tokio::time::timeout(READ_PATIENCE, blocking(job)).await else {
-            return Ok(Outcome::Failed(ProblemKind::Unreadable, hanging(READ_PATIENCE)));
+        let Some((back, block, end)) = patience.wait_for(job).await? else {
+            return Ok(Outcome::Failed(ProblemKind::Unreadable, patience.words()));
         };
-        let (back, block, end) = block?;
         if let Err(error) = end {
             return Ok(failed(&error));
         }
@@ -317,10 +317,16 @@ async fn save_large(writer: &Writer, kind: PackKind, opened: Opened) -> Result<O
             break;
         }
     }
-    let grew = matches!(opened.file.read(&mut [0; 1]), Ok(1));
-    let changed = grew || read < length || has_changed(&opened);
+    let compared = patience.wait_for(move || {
+        let grew = matches!(opened.file.read(&mut [0; 1]), Ok(1));
+        let changed = grew || has_changed(&opened);
+        (opened, changed)
+    });
+    let Some((opened, changed)) = compared.await? else {
+        return Ok(Outcome::Failed(ProblemKind::Unreadable, patience.words()));
+    };
     let sha256 = BlobId::from_bytes(whole.finalize().into());
-    Ok(Outcome::Saved(saved(&opened, read, sha256, blobs, changed)))
+    Ok(Outcome::Saved(saved(&opened, read, sha256, blobs, changed || read < length)))
 }
 
 /// One block of a large file: hashed as itself and into the whole, claimed, and sent if it is new.
@@ -369,6 +375,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+    use std::time::Duration;
 
     #[test]
     #[expect(clippy::single_range_in_vec_init, reason = "one job is one range of files")]
@@ -388,18 +395,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_hangs_is_named_and_holds_up_no_other() {
-        fn read(paths: &[PathBuf]) -> Begun {
+        fn read(paths: &[PathBuf], _: u64) -> Begun {
             if paths[0].ends_with("hangs") {
                 std::thread::sleep(Duration::from_secs(2));
             }
             Begun::Done(Outcome::Missing)
         }
-        let files = ["good", "hangs", "fine"].map(|name| vec![PathBuf::from(name)]).to_vec();
-        let begun = read_batch(files, Duration::from_millis(500), read).await.unwrap();
+        let files = ["good", "hangs", "fine"].map(|name| (vec![PathBuf::from(name)], 0)).to_vec();
+        let patience = Patience::of(Duration::from_millis(500));
+        let begun = read_batch(files, &patience, read).await.unwrap();
         let hung: Vec<bool> = begun
             .iter()
             .map(|one| matches!(one, Begun::Done(Outcome::Failed(ProblemKind::Unreadable, message)) if message.contains("hang")))
             .collect();
         assert_eq!(hung, [false, true, false]);
+    }
+
+    #[test]
+    fn a_file_far_larger_than_its_row_says_is_read_block_by_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larger");
+        std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+        let paths = [path];
+        assert!(matches!(read_small(&paths, 1), Begun::Large(_)));
+        assert!(matches!(read_small(&paths, 1 << 20), Begun::Small(..)));
     }
 }

@@ -33,6 +33,7 @@ mod ending;
 mod files;
 mod media;
 pub(super) mod offsite;
+mod patience;
 mod report;
 pub(super) mod spool;
 
@@ -40,6 +41,7 @@ use bases::Bases;
 use config::StoredConfig;
 use database::{Drained, LiveRows, StoredDatabases};
 use media::StoredMedia;
+use patience::Patience;
 pub use report::{DatabaseReport, MediaReport, Report};
 
 /// What a backup is told.
@@ -300,6 +302,7 @@ impl Taking<'_> {
             deadline: options.media_time.map(|time| Instant::now() + time),
             audit: catalog.date.and_then(|date| media::AuditShare::new(options.audit_percent, date)),
             live: &live,
+            patience: Patience::default(),
             run,
         };
         let stored = media::store_media(&task, rows, states).await?;

@@ -4,6 +4,7 @@
 //! `s3_storage_provider.py`). Objects under a customer's key (SSE-C) are read with it: the text of `sse_customer_key`, as boto takes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
@@ -23,7 +24,12 @@ pub(super) struct Offsite {
     store: Arc<dyn Store>,
     prefix: String,
     sealed: bool,
+    /// Objects that it did not give, one after the other.
+    failures: Arc<AtomicU32>,
 }
+
+/// So many objects in a row that are not given are the bucket's fault, and end the run: each takes minutes of trying again.
+const FAILURES_MAX: u32 = 10;
 
 /// Open every S3 provider of the homeserver. Nothing is asked of it yet.
 pub(super) async fn open(homeserver: &Homeserver) -> anyhow::Result<Vec<Offsite>> {
@@ -36,6 +42,7 @@ pub(super) async fn open(homeserver: &Homeserver) -> anyhow::Result<Vec<Offsite>
                 store,
                 prefix: s3.prefix.clone(),
                 sealed: s3.sse_customer_key.is_some(),
+                failures: Arc::default(),
             });
         }
     }
@@ -76,6 +83,32 @@ fn options(s3: &S3Provider) -> S3Options {
     }
 }
 
+/// What the buckets say of a medium that is in no folder.
+pub(super) enum Found {
+    /// Its length.
+    Length(u64),
+    /// None has it.
+    Nowhere,
+    /// One that may have it does not say.
+    Untold,
+}
+
+/// Look whether a bucket has the object of this path, without reading it.
+pub(super) async fn look(buckets: &[Offsite], path: &str) -> Found {
+    let mut found = Found::Nowhere;
+    for bucket in buckets {
+        match bucket.store.head(&format!("{}{path}", bucket.prefix)).await {
+            Ok(head) => return Found::Length(head.bytes),
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::debug!(path, %error, "a media bucket does not say whether it has this");
+                found = Found::Untold;
+            }
+        }
+    }
+    found
+}
+
 /// The object of a media path, from the first bucket that has it.
 pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> anyhow::Result<Outcome> {
     for bucket in buckets {
@@ -91,7 +124,7 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
     let key = format!("{}{path}", bucket.prefix);
     let (mut whole, mut blobs, mut read) = (Sha256::new(), Vec::new(), 0);
     loop {
-        let permit = writer.work(2 * BLOB_BYTES_MAX).await?;
+        let permit = writer.work(PackKind::Media, 2 * BLOB_BYTES_MAX).await?;
         let range = ByteRange::From {
             offset: read,
             length: BLOB_BYTES_MAX as u64,
@@ -99,10 +132,11 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
         let got = match bucket.store.get(&key, range).await {
             Ok(got) => got,
             Err(Error::NotFound { .. }) => return Ok(Outcome::Missing),
+            // Amazon says so, too, of an object that is not there to who may not list the bucket.
             Err(Error::Denied { .. }) => {
                 return Ok(Outcome::Failed(
                     ProblemKind::Unreadable,
-                    "the media bucket does not allow reading it".into(),
+                    "the media bucket does not allow reading it, or has no such object and we may not list it".into(),
                 ));
             }
             // Each object has its own key, or none: what one cannot be read with says nothing about the others.
@@ -111,8 +145,16 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
                 let message = format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}");
                 return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
             }
+            Err(error @ Error::Failed { .. }) if bucket.failures.fetch_add(1, Ordering::SeqCst) < FAILURES_MAX => {
+                let message = format!("the media bucket does not give it: {:#}", anyhow::Error::from(error));
+                return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
+            }
+            Err(Error::NoBucket { .. }) => {
+                return Ok(Outcome::Failed(ProblemKind::Unreadable, "the media bucket does not exist".into()));
+            }
             Err(error) => return Err(error).with_context(|| format!("read {key} from the media bucket")),
         };
+        bucket.failures.store(0, Ordering::SeqCst);
         let bytes = got.bytes.len() as u64;
         let (hashed, blob) = if bytes == 0 {
             (whole, None)

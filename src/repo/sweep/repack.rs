@@ -159,7 +159,7 @@ async fn move_frame(writer: &Writer, frame: Frame, anew: &mut Anew, moved: &mut 
     match frame {
         Frame::Whole(bytes, blobs, live_blobs) => {
             moved.bytes += bytes.len() as u64;
-            let permit = writer.work(bytes.len()).await?;
+            let permit = writer.work(anew.kind, bytes.len()).await?;
             writer.append(anew.kind, vec![EncodedFrame::copied(bytes, blobs)]).await?;
             drop(permit);
             Ok(live_blobs)
@@ -281,7 +281,7 @@ impl Anew {
             return Ok(());
         }
         let (ids, blobs) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.blobs));
-        let permit = writer.work(2 * std::mem::take(&mut self.bytes)).await?;
+        let permit = writer.work(self.kind, 2 * std::mem::take(&mut self.bytes)).await?;
         let encoder = writer.clone();
         let encode = move || {
             let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();

@@ -164,7 +164,7 @@ impl Gatherer {
         let (writer, kind) = (self.writer.clone(), self.kind);
         let encoder = self.writer.clone();
         // Permission first, then the task: raw and compressed bytes are held until the frame is in its pack.
-        let permit = self.writer.work(2 * bytes).await?;
+        let permit = self.writer.work(kind, 2 * bytes).await?;
         self.frames.spawn(async move {
             let encode = move || {
                 let slices: Vec<&[u8]> = blobs.iter().map(Bytes::as_ref).collect();

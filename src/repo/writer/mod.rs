@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ mod encoders;
 mod gather;
 mod lists;
 mod packer;
+mod precedence;
 mod segments;
 mod stream;
 mod thin;
@@ -47,6 +48,7 @@ pub use stream::{Source, SourceError, Stored};
 use claims::Claims;
 use encoders::Encoders;
 use packer::Packer;
+use precedence::Permits;
 use segments::Segments;
 use thin::{FrameSizes, Nearby};
 
@@ -82,10 +84,10 @@ struct Inner {
     /// Packs that are not to be relied on, whatever the index says (they vanished under this run).
     distrusted: BTreeSet<PackId>,
     /// Bytes that producers may hold, in KiB.
-    work: Arc<Semaphore>,
+    work: Permits,
     work_kib: u32,
-    /// Parts (or small packs) on their way, one permit each. Arc: a part's task carries its permit.
-    uploads: Arc<Semaphore>,
+    /// Parts (or small packs) on their way, one permit each; a part's task carries its permit.
+    uploads: Permits,
     claims: Mutex<Claims>,
     encoders: Encoders,
     frame_sizes: FrameSizes,
@@ -109,6 +111,17 @@ struct Inner {
     open_uploads: Mutex<std::collections::HashMap<String, crate::store::UploadId>>,
 }
 
+/// An error in one line, for all but the first who ask.
+fn with_causes(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(one) = cause {
+        words.push_str(&format!(": {one}"));
+        cause = one.source();
+    }
+    words
+}
+
 /// The lock's content; a panic elsewhere has already failed the session.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,9 +142,9 @@ impl Writer {
             catalog,
             frame_sizes,
             distrusted,
-            work: Arc::new(Semaphore::new(budget.work_kib as usize)),
+            work: Permits::new(budget.work_kib as usize),
             work_kib: budget.work_kib,
-            uploads: Arc::new(Semaphore::new(budget.uploads)),
+            uploads: Permits::new(budget.uploads),
             claims: Mutex::new(Claims::new(budget.claims_bytes)),
             encoders: Encoders::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
             spare_parts: Mutex::default(),
@@ -231,14 +244,13 @@ impl Writer {
         lock(&self.inner.claims).get(id).is_some()
     }
 
-    /// Permission to hold so many raw and compressed bytes; waits until others have let go of theirs.
-    pub async fn work(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+    /// Permission to hold so many raw and compressed bytes for packs of this kind; waits until others have let go of theirs.
+    pub async fn work(&self, kind: PackKind, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes.div_ceil(1024))
             .unwrap_or(u32::MAX)
             .clamp(1, self.inner.work_kib);
-        let work = Arc::clone(&self.inner.work);
         tokio::select! {
-            permit = work.acquire_many_owned(kib) => permit.map_err(|_| Error::Worker("the writer is closed".into())),
+            permit = self.inner.work.acquire(kind, kib) => permit.ok_or_else(|| Error::Worker("the writer is closed".into())),
             () = self.inner.broken.cancelled() => Err(self.broken()),
         }
     }
@@ -324,7 +336,7 @@ impl Writer {
 
     /// The session has failed: everyone who waits is told.
     fn fail(&self, error: Error) {
-        let _ = self.inner.failure.set(error.to_string());
+        let _ = self.inner.failure.set(with_causes(&error));
         lock(&self.inner.failed).get_or_insert(error);
         self.inner.broken.cancel();
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::task::JoinSet;
 
 use super::claims::Placement;
@@ -204,7 +204,7 @@ fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) -> Res
 /// Hand one full part to a task of its own; waits for a free upload first, which is what holds producers back.
 async fn send_part(writer: &Writer, packer: &mut Packer) -> Result<()> {
     let Some(open) = &mut packer.open else { return Ok(()) };
-    let permit = upload_permit(writer).await?;
+    let permit = upload_permit(writer, packer.kind).await?;
     let full = std::mem::take(&mut packer.part);
     open.parts_sent += 1;
     open.parts.spawn(put_part(
@@ -217,10 +217,9 @@ async fn send_part(writer: &Writer, packer: &mut Packer) -> Result<()> {
     Ok(())
 }
 
-async fn upload_permit(writer: &Writer) -> Result<OwnedSemaphorePermit> {
-    let uploads: Arc<Semaphore> = Arc::clone(&writer.inner.uploads);
+async fn upload_permit(writer: &Writer, kind: PackKind) -> Result<OwnedSemaphorePermit> {
     tokio::select! {
-        permit = uploads.acquire_owned() => permit.map_err(|_| Error::Worker("the writer is closed".into())),
+        permit = writer.inner.uploads.acquire(kind, 1) => permit.ok_or_else(|| Error::Worker("the writer is closed".into())),
         () = writer.inner.broken.cancelled() => Err(writer.broken()),
     }
 }
@@ -293,7 +292,7 @@ async fn end_pack(writer: &Writer, packer: &mut Packer) -> Result<()> {
         bytes = sealed_bytes;
     }
     let Some(open) = packer.open.take() else { return Ok(()) };
-    let permit = upload_permit(writer).await?;
+    let permit = upload_permit(writer, packer.kind).await?;
     let last = std::mem::take(&mut packer.part).freeze();
     let ending = end(writer.clone(), open, last, bytes, permit);
     lock(&writer.inner.tasks).spawn(ending);

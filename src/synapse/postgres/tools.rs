@@ -181,12 +181,16 @@ async fn candidates(tool: &'static str, given: Option<&Path>, folders: &[PathBuf
         }]);
     }
     let mut seen = BTreeSet::new();
-    let mut paths: Vec<PathBuf> = folders
+    let paths: Vec<PathBuf> = folders
         .iter()
         .map(|folder| folder.join(tool))
         .filter(|path| path.is_file())
         .collect();
-    paths.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())) || is_wrapper(path));
+    let (wrappers, mut paths): (Vec<PathBuf>, Vec<PathBuf>) = paths.into_iter().partition(|path| is_wrapper(path));
+    paths.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
+    if paths.is_empty() {
+        paths = wrappers;
+    }
     let versions = futures::future::join_all(paths.iter().map(|path| version_of(path))).await;
     let found = paths.into_iter().zip(versions);
     Ok(found
@@ -199,7 +203,9 @@ async fn candidates(tool: &'static str, given: Option<&Path>, folders: &[PathBuf
         .collect())
 }
 
-/// Debian's `/usr/bin/pg_dump` and its siblings are one script that looks at its own name.
+/// Debian's `/usr/bin/pg_dump` and its siblings are one script that looks at its own name, and at PGHOST and PGPORT to choose
+/// a version, which may be another one than it tells us. It costs more than the program does to begin, too: it is asked only
+/// where there is nothing else.
 fn is_wrapper(path: &Path) -> bool {
     std::fs::canonicalize(path).is_ok_and(|path| path.ends_with("pg_wrapper"))
 }

@@ -1,19 +1,21 @@
 //! Noticing slow loss: in each run a share of the files that nobody opens is looked at, so that all are within a month.
 //!
-//! Only existence and length are asked of the file system. The backup still has the bytes of what is lost; the problem
-//! says that the homeserver has not.
+//! Only existence and length are asked, of the file system and then of the media buckets. The backup still has the bytes of
+//! what is lost; the problem says that the homeserver has not.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
-use super::build::still_there;
+use super::build::{OBJECTS_AT_ONCE, still_there};
 use super::{Counts, Task, heals};
 use crate::format::BlobId;
 use crate::format::snapshot::ProblemKind;
+use crate::ops::backup::offsite::{self, Found};
 use crate::synapse::media::MediaRow;
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -65,11 +67,14 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
         return Ok(());
     }
     let roots = task.roots.clone();
-    let (chosen, stands) = tokio::task::spawn_blocking(move || {
-        let stands: Vec<Stand> = chosen.iter().map(|row| look(&roots, &row.path)).collect();
-        (chosen, stands)
-    })
-    .await?;
+    let paths: Vec<String> = chosen.iter().map(|row| row.path.clone()).collect();
+    let looking = move || paths.iter().map(|path| look(&roots, path)).collect::<Vec<Stand>>();
+    let Some(stands) = task.patience.wait_for(looking).await? else {
+        // One stands for all: the next night asks for others, and by then it hangs no more or is known.
+        let message = format!("{}; {STILL_SAVED}", task.patience.words());
+        task.problem_outside(counts, ProblemKind::Unreadable, &chosen[0].path, message);
+        return Ok(());
+    };
     counts.lock().unwrap_or_else(PoisonError::into_inner).report.audited += chosen.len() as u64;
     let mut missing = Vec::new();
     for (row, stand) in chosen.iter().zip(stands) {
@@ -80,8 +85,8 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
             Stand::Odd(kind, message) => task.problem_outside(counts, kind, &row.path, message),
         }
     }
-    if missing.is_empty() || !task.buckets.is_empty() {
-        // What a bucket may have is not asked for one by one.
+    let missing = not_in_a_bucket(task, missing, counts).await;
+    if missing.is_empty() {
         return Ok(());
     }
     let there = still_there(task, missing.iter().copied()).await?;
@@ -89,6 +94,24 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
         task.problem_outside(counts, ProblemKind::Missing, &row.path, format!("its file is gone; {STILL_SAVED}"));
     }
     Ok(())
+}
+
+/// Those of them that no media bucket has either; what a bucket will not tell is not called missing.
+async fn not_in_a_bucket<'a>(task: &Task<'_>, missing: Vec<&'a MediaRow>, counts: &Mutex<Counts>) -> Vec<&'a MediaRow> {
+    if task.buckets.is_empty() {
+        return missing;
+    }
+    let asked = stream::iter(missing).map(|row| async move { (row, offsite::look(&task.buckets, &row.path).await) });
+    let answers: Vec<(&MediaRow, Found)> = asked.buffer_unordered(OBJECTS_AT_ONCE).collect().await;
+    let mut left = Vec::new();
+    for (row, found) in answers {
+        match found {
+            Found::Length(bytes) => check_length(task, row, bytes, counts),
+            Found::Nowhere => left.push(row),
+            Found::Untold => {}
+        }
+    }
+    left
 }
 
 const STILL_SAVED: &str = "this backup still has the bytes of an earlier one";

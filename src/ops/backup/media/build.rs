@@ -66,7 +66,7 @@ type Placed = (MediaEntry, Vec<PackId>);
 
 pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>) -> anyhow::Result<Done> {
     if let Some(shard) = inherit(task, &group) {
-        note_inherited(&shard, counts);
+        note_inherited(&shard, group.rows.len() as u64, counts);
         audit::audit(task, group.rows, counts).await?;
         task.run.progress.advance("media", shard.bytes, shard.count);
         return Ok(Done::Inherited(shard));
@@ -96,10 +96,12 @@ pub(super) async fn build(task: &Task<'_>, group: Group, counts: &Mutex<Counts>)
     Ok(assemble(&group, placed, counts))
 }
 
-fn note_inherited(shard: &ShardRef, counts: &Mutex<Counts>) {
+/// A shard without problems has an entry for each row but those of thumbnails that were missing.
+fn note_inherited(shard: &ShardRef, rows: u64, counts: &Mutex<Counts>) {
     let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
     counts.report.files += shard.count;
     counts.report.unchanged += shard.count;
+    counts.report.thumbnails_missing += rows.saturating_sub(shard.count);
     counts.report.bytes += shard.bytes;
     *counts.states.entry("present".into()).or_default() += shard.count;
 }
@@ -190,7 +192,9 @@ async fn read(
             .iter()
             .map(|&place| (candidates(task, &group.rows[place]), group.rows[place].bytes.unwrap_or(0)))
             .collect();
-        let outcomes = files::save_batch(task.writer, PackKind::Media, paths).await.context("send media")?;
+        let outcomes = files::save_batch(task.writer, PackKind::Media, paths, &task.patience)
+            .await
+            .context("send media")?;
         for (&place, outcome) in places.iter().zip(outcomes) {
             match outcome {
                 Outcome::Missing => missing.push(place),
@@ -237,6 +241,7 @@ async fn read_offsite(
     while let Some((place, outcome)) = reads.try_next().await? {
         match outcome {
             Outcome::Missing => left.push(place),
+            Outcome::Failed(..) if heals(group.rows[place].kind) => left.push(place),
             outcome => placed[place] = Some(settle(task, &group.rows[place], outcome, counts).await?),
         }
     }
@@ -244,7 +249,7 @@ async fn read_offsite(
 }
 
 /// Objects of a media bucket that one group reads at once.
-const OBJECTS_AT_ONCE: usize = 4;
+pub(super) const OBJECTS_AT_ONCE: usize = 4;
 
 /// Synapse deletes the file and then the row: a row that is gone by now is a deletion that went on meanwhile.
 async fn look_again(

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::MediaReport;
 use super::database::LiveRows;
 use super::offsite::Offsite;
+use super::patience::Patience;
 use super::spool::Rows;
 use crate::format::manifest::{EntryProblem, RowHasher, RowState, ShardCutter};
 use crate::format::snapshot::{Media, MediaIncluded, Problem, ProblemKind};
@@ -62,6 +63,8 @@ pub(super) struct Task<'a> {
     pub(super) audit: Option<AuditShare>,
     /// Asked whether the rows of missing files are still there.
     pub(super) live: &'a LiveRows<'a>,
+    /// With file systems that hang.
+    pub(super) patience: Patience,
     pub(super) run: &'a Run<'a>,
 }
 
