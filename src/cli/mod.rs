@@ -22,6 +22,7 @@ use ui::{Audience, End, Screen, Watcher};
 use crate::ops::{self, Run};
 use crate::store::counters::{Counters, Totals};
 
+pub mod arenas;
 mod args;
 mod commands;
 mod connect;

@@ -325,6 +325,31 @@ async fn what_differs_from_the_facts_is_named() {
 }
 
 #[tokio::test]
+async fn an_index_that_was_just_built_tells_how_many_rows_its_table_has() {
+    let name = homeserver(shared());
+    let mut one = session(&name).await;
+    for (sql, expected) in [
+        ("CREATE TABLE by_index (a int, b text)", None),
+        (
+            "INSERT INTO by_index SELECT i, CASE WHEN i % 2 = 0 THEN 'x' END FROM generate_series(1, 12345) AS i",
+            None,
+        ),
+        // Of some rows, or in pieces of rows: no count of the table's.
+        ("CREATE INDEX ON by_index (a) WHERE a > 5", None),
+        ("CREATE INDEX ON by_index USING gin (to_tsvector('simple', b))", None),
+        ("CREATE INDEX ON by_index (b)", Some(12345)),
+        ("CREATE UNIQUE INDEX ON by_index (a)", Some(12345)),
+        // Then they do not agree: somebody has written in between.
+        ("DELETE FROM by_index WHERE a < 10", Some(12345)),
+        ("CREATE INDEX ON by_index (a, b)", None),
+    ] {
+        shared().psql(&name, sql);
+        assert_eq!(check::rows_of_index(&mut one, "public.by_index").await.unwrap(), expected, "{sql}");
+    }
+    assert_eq!(check::rows_of_index(&mut one, "public.no such table").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn timeouts_of_the_role_cut_neither_dump_nor_load() {
     let cluster = shared();
     let source = homeserver(cluster);

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::spool::{Rows, Spool};
 use super::{DatabaseReport, Options};
+use crate::format::PackKind;
 use crate::format::list::List;
 use crate::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, TableFact};
 use crate::ops::connect::{LOCK_SECONDS, Source};
@@ -72,6 +73,11 @@ pub(super) async fn store_databases(
         stored.databases.extend(database);
         stored.reports.extend(report);
     }
+    // Media may go on for days.
+    task.writer
+        .flush(PackKind::Database)
+        .await
+        .context("end the last pack of the dumps")?;
     Ok(stored)
 }
 

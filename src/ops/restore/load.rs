@@ -4,17 +4,22 @@
 //! beside the rows of others. Triggers and foreign keys come after all rows, so the order of the streams does not matter.
 //! From its first statement to its last the database holds a table that says it is not whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
 
 use anyhow::Context;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures::future::{join_all, try_join, try_join_all};
+use futures::stream::{self, BoxStream, Peekable, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
 
 use super::Options;
 use super::databases::Checked;
 use crate::format::snapshot::{Database, Snapshot, Stream};
 use crate::ops::connect::{LOCK_SECONDS, archive_version};
 use crate::ops::{Error, Run};
-use crate::repo::reader::Reader;
+use crate::repo;
+use crate::repo::reader::{Reader, Window};
 use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
 use crate::synapse::postgres::check::{self, Expected};
 use crate::synapse::postgres::load::{Content, Load, LoadOptions};
@@ -23,6 +28,9 @@ use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, plan, target};
 
 /// A window is not smaller: frames are 4 MiB, and one that two windows share is read twice.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
+
+/// Blobs that go through the pipe together: about its size.
+const PIECES_TOGETHER: usize = 16;
 
 /// One load.
 struct Task<'a> {
@@ -33,6 +41,8 @@ struct Task<'a> {
     tools: &'a Tools,
     options: &'a LoadOptions,
     jobs: usize,
+    /// Asked between the steps.
+    session: Mutex<Session>,
     /// Remote media are not in the snapshot: their rows must go too.
     forget_remote_media: bool,
     stage: String,
@@ -65,32 +75,48 @@ pub(super) async fn load(
 async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<u64> {
     let database = &checked.target.database;
     let mut session = Session::open(&checked.target.info, &checked.tools, Purpose::Write, LOCK_SECONDS).await?;
+    let info = checked.target.info.with_settings(&target::load_settings(&mut session).await?);
+    target::mark(&mut session, &snapshot.id.to_string()).await?;
     let task = Task {
         reader,
         database,
-        info: checked.target.info.with_settings(&target::load_settings(&mut session).await?),
+        info,
         tools: &checked.tools,
         options: &checked.options,
         jobs: options.limits.load_jobs.max(1),
+        session: Mutex::new(session),
         forget_remote_media: !options.keep_remote_media_rows && forgets_remote_media(snapshot),
         stage: format!("database {}", database.name),
         run,
     };
     let bytes = database.streams.iter().map(|stream| stream.list.bytes).sum();
     run.progress.stage(&task.stage, Some(bytes), None);
-    target::mark(&mut session, &snapshot.id.to_string()).await?;
-    match database.streams.split_first() {
+    let done = match database.streams.split_first() {
         Some((schema, rows)) if schema.name == plan::SCHEMA_STREAM => by_streams(&task, schema, rows).await?,
         // As snapshots of earlier versions have it: one dump of everything.
-        _ => load_rows(&task, &database.streams, task.options, None).await?,
-    }
-    let one_time_keys = finish(&task, session).await?;
-    run.progress.done(&task.stage);
+        _ => {
+            let rows = Rows::new(&task, &database.streams);
+            load_rows(&task, rows, task.options, None).await?;
+            Done::default()
+        }
+    };
+    let stage = task.stage.clone();
+    let one_time_keys = finish(task, done).await?;
+    run.progress.done(&stage);
     Ok(one_time_keys)
 }
 
+/// Tables, by `schema.name`, that nothing is left to do for.
+#[derive(Default)]
+struct Done {
+    /// They have the rows that they should have.
+    compared: BTreeSet<String>,
+    /// The planner knows them.
+    analyzed: BTreeSet<String>,
+}
+
 /// Definitions, rows, indexes.
-async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow::Result<()> {
+async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow::Result<Done> {
     let version = archive_version(task.database);
     let bytes = task
         .reader
@@ -101,45 +127,105 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
     let mut archive = Archive::open(&bytes, &task.info, task.tools, version, task.options.clone()).await?;
     drop(bytes);
     let alone = rows.iter().filter(|stream| stream.tables.len() == 1);
-    archive.set_apart(&alone.flat_map(|stream| stream.tables.clone()).collect::<Vec<_>>());
-    warn(&archive.load(Section::BeforeData, 1).await.context("load the definitions")?);
+    let alone: BTreeSet<String> = alone.flat_map(|stream| stream.tables.clone()).collect();
+    archive.set_apart(&alone.iter().cloned().collect::<Vec<_>>());
+    let mut rows = Rows::new(task, rows);
+    let define = async { archive.load(Section::BeforeData, 1).await.context("load the definitions") };
+    let (words, ()) = futures::future::join(define, rows.fetch_ahead()).await;
+    warn(&words?);
     let options = LoadOptions {
         content: Content::Rows,
         ..task.options.clone()
     };
-    load_rows(task, rows, &options, Some(&archive)).await?;
-    warn(&archive.load(Section::AfterData, task.jobs).await.context("build the indexes")?);
-    Ok(())
+    let compared = load_rows(task, rows, &options, Some(&archive)).await?;
+    // The tables with a stream of their own have all of theirs: beside what is built for the others the planner learns of them.
+    let build = async { archive.load(Section::AfterData, task.jobs).await.context("build the indexes") };
+    let analyze = async {
+        let mut sessions = sessions(task).await?;
+        check::analyze(&mut sessions, |table| alone.contains(table)).await?;
+        close(sessions).await;
+        Ok(())
+    };
+    let (words, ()) = try_join(build, analyze).await?;
+    warn(&words);
+    Ok(Done { compared, analyzed: alone })
+}
+
+/// As many sessions as jobs.
+async fn sessions(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
+    let open = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, LOCK_SECONDS));
+    Ok(try_join_all(open).await?)
+}
+
+async fn close(sessions: Vec<Session>) {
+    join_all(sessions.into_iter().map(Session::close)).await;
+}
+
+type Windows<'a> = Pin<Box<Peekable<BoxStream<'a, repo::Result<Window>>>>>;
+
+/// Streams of rows, and their bytes.
+struct Rows<'a> {
+    streams: Vec<(&'a Stream, Windows<'a>)>,
+    /// So many at once.
+    together: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(task: &'a Task<'_>, streams: &'a [Stream]) -> Self {
+        // Together their windows are as large as that of one stream alone, which `limits.memory` has room for.
+        let room = usize::try_from(task.reader.window_bytes() / WINDOW_BYTES_MIN).unwrap_or(usize::MAX);
+        let together = task.jobs.min(streams.len()).min(room).max(1);
+        let window_bytes = task.reader.window_bytes() / together as u64;
+        let windows = |stream: &'a Stream| Box::pin(task.reader.windows_within(&stream.list, window_bytes).peekable());
+        Self {
+            streams: streams.iter().map(|stream| (stream, windows(stream))).collect(),
+            together,
+        }
+    }
+
+    /// Fetch what the first jobs will ask for. What fails here is told when it is read.
+    async fn fetch_ahead(&mut self) {
+        let first = self.streams.iter_mut().take(self.together);
+        join_all(first.map(|(_, windows)| windows.as_mut().peek())).await;
+    }
 }
 
 /// So many streams at once, each followed by the indexes of its table. The first failure drops the others, which ends
-/// their `pg_restore`s.
-async fn load_rows(task: &Task<'_>, streams: &[Stream], options: &LoadOptions, indexes: Option<&Archive>) -> anyhow::Result<()> {
-    // Together their windows are as large as that of one stream alone, which `limits.memory` has room for.
-    let room = usize::try_from(task.reader.window_bytes() / WINDOW_BYTES_MIN).unwrap_or(usize::MAX);
-    let together = task.jobs.min(streams.len()).min(room).max(1);
-    let window_bytes = task.reader.window_bytes() / together as u64;
-    let work = streams.iter().map(|stream| async move {
-        let loading = load_stream(task, stream, options, window_bytes);
-        loading.await.with_context(|| format!("load the stream {}", stream.name))?;
-        let (Some(archive), [table]) = (indexes, stream.tables.as_slice()) else {
-            return Ok(());
-        };
-        let built = archive.load_indexes(table).await;
-        warn(&built.with_context(|| format!("build the indexes of {table}"))?);
-        Ok(())
+/// their `pg_restore`s. Gives the tables that are known to have the rows that they should have.
+async fn load_rows(task: &Task<'_>, rows: Rows<'_>, options: &LoadOptions, indexes: Option<&Archive>) -> anyhow::Result<BTreeSet<String>> {
+    let expected = expected(task.database).rows;
+    let together = rows.together;
+    let work = rows.streams.into_iter().map(|(stream, windows)| {
+        let expected = &expected;
+        async move {
+            let loading = load_stream(task, windows, options);
+            loading.await.with_context(|| format!("load the stream {}", stream.name))?;
+            let (Some(archive), [table]) = (indexes, stream.tables.as_slice()) else {
+                return Ok(None);
+            };
+            let built = archive.load_indexes(table).await;
+            warn(&built.with_context(|| format!("build the indexes of {table}"))?);
+            let wanted = expected.get(table).copied();
+            let counted = check::rows_of_index(&mut *task.session.lock().await, table).await?;
+            // Any other number is counted again, and told by the comparison.
+            anyhow::Ok((wanted.is_some() && counted == wanted).then(|| table.clone()))
+        }
     });
-    stream::iter(work).buffer_unordered(together).try_collect().await
+    let compared: Vec<Option<String>> = stream::iter(work).buffer_unordered(together).try_collect().await?;
+    Ok(compared.into_iter().flatten().collect())
 }
 
-async fn load_stream(task: &Task<'_>, stream: &Stream, options: &LoadOptions, window_bytes: u64) -> anyhow::Result<()> {
+async fn load_stream(task: &Task<'_>, mut windows: Windows<'_>, options: &LoadOptions) -> anyhow::Result<()> {
     let mut load = Load::start(&task.info, task.tools, archive_version(task.database), options.clone())?;
-    let mut windows = std::pin::pin!(task.reader.windows_within(&stream.list, window_bytes));
     while let Some(window) = windows.next().await {
-        for (_, blob) in window.context("read the dump")? {
-            let blob = blob.context("the dump is damaged")?;
-            task.run.progress.advance(&task.stage, blob.len() as u64, 0);
-            load.write(blob).await?;
+        let blobs = window.context("read the dump")?.into_iter().map(|(_, blob)| blob);
+        let mut blobs: VecDeque<Bytes> = blobs.collect::<repo::Result<_>>().context("the dump is damaged")?;
+        while !blobs.is_empty() {
+            // Not the whole window: progress is told on the way.
+            let some: VecDeque<Bytes> = blobs.drain(..blobs.len().min(PIECES_TOGETHER)).collect();
+            let bytes: usize = some.iter().map(Bytes::len).sum();
+            load.write_many(some).await?;
+            task.run.progress.advance(&task.stage, bytes as u64, 0);
         }
     }
     warn(&load.finish().await?.warnings);
@@ -158,14 +244,16 @@ fn warn(words: &str) {
 }
 
 /// Views, statistics, the comparison, the one-time keys; last of all the database is called whole.
-async fn finish(task: &Task<'_>, mut session: Session) -> anyhow::Result<u64> {
+async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<u64> {
     let facts = &task.database.facts;
+    let mut others = sessions(&task).await?;
+    let mut session = task.session.into_inner();
     check::refresh(&mut session, &facts.materialized_views).await?;
-    let expected = expected(task.database);
-    let others = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, LOCK_SECONDS));
-    let mut others = futures::future::try_join_all(others).await?;
-    futures::future::try_join(check::analyze(&mut others), check::compare(&mut session, &expected)).await?;
-    futures::future::join_all(others.into_iter().map(Session::close)).await;
+    let mut expected = expected(task.database);
+    expected.rows.retain(|table, _| !done.compared.contains(table));
+    let analyze = check::analyze(&mut others, |table| !done.analyzed.contains(table));
+    try_join(analyze, check::compare(&mut session, &expected)).await?;
+    close(others).await;
     let one_time_keys = target::empty_one_time_keys(&mut session).await?;
     if one_time_keys > 0 {
         tracing::warn!(

@@ -10,6 +10,7 @@
 //! `JoinSet` of the writer and is joined by [`Writer::finish`] or [`Writer::abort`].
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ fn with_causes(error: &Error) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(one) = cause {
-        words.push_str(&format!(": {one}"));
+        let _ = write!(words, ": {one}");
         cause = one.source();
     }
     words
@@ -282,7 +283,7 @@ impl Writer {
         packer::append(self, kind, frames).await
     }
 
-    /// End the open packs of this kind, so that their segments can be written; the session goes on.
+    /// End the open pack of this kind, so that its upload is not left open while other kinds go on; the session goes on.
     pub async fn flush(&self, kind: PackKind) -> Result<()> {
         packer::flush(self, kind).await
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
@@ -25,6 +25,8 @@ use crate::repo::bugs::{Bug, planted};
 
 /// How often a small pack of unknown outcome is sent anew.
 const PUTS_MAX: usize = 5;
+/// So long a pack is filled; then it ends, full or not.
+const OPEN_MAX: Duration = Duration::from_hours(1);
 /// Wait before that.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,6 +76,7 @@ struct OpenPack {
     table: PackTable,
     frames_bytes: u64,
     parts_sent: u32,
+    begun: Instant,
     upload: Arc<PackUpload>,
     parts: JoinSet<Option<PartTag>>,
     /// In a sealed repository: what frames and table go through on their way into parts.
@@ -157,6 +160,19 @@ pub(super) async fn flush(writer: &Writer, kind: PackKind) -> Result<()> {
     end_pack(writer, &mut packer).await
 }
 
+/// End the packs whose upload has been open for long: a store, or a `prune`, takes an upload of a day for one of a killed run.
+pub(super) async fn end_old(writer: &Writer) -> Result<()> {
+    for packer in &writer.inner.packers {
+        // Whoever holds it is filling it, and the next tick comes soon.
+        let Ok(mut packer) = packer.try_lock() else { continue };
+        let old = |open: &OpenPack| open.parts_sent > 0 && open.begun.elapsed() >= OPEN_MAX;
+        if packer.open.as_ref().is_some_and(old) {
+            end_pack(writer, &mut packer).await?;
+        }
+    }
+    Ok(())
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a pack ends long before 4 GiB, a frame is at most a little over 8 MiB"
@@ -176,6 +192,7 @@ fn note_frame(writer: &Writer, packer: &mut Packer, frame: &EncodedFrame) -> Res
             },
             frames_bytes: 0,
             parts_sent: 0,
+            begun: Instant::now(),
             upload: Arc::new(PackUpload {
                 key: keys::pack(id),
                 id: OnceCell::new(),

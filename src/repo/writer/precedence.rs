@@ -1,7 +1,7 @@
 //! Permits that dumps get before media: the transaction of a dump is open as long as its bytes are on their way.
 //!
-//! Who waits for a permit for the database holds back those who ask for another kind, but takes nothing from who has one already.
-//! Database work never waits for anybody's precedence, so whatever holds a permit comes to its end.
+//! Who waits for a permit for a dump or its lists holds back those who ask for media, but takes nothing from who has one already.
+//! Dumps never wait for anybody's precedence, so whatever holds a permit comes to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +14,8 @@ use crate::format::PackKind;
 #[derive(Debug)]
 pub(super) struct Permits {
     /// Arc: a permit goes with its task.
-    permits: Arc<Semaphore>,
-    /// How many wait for the database.
+    free: Arc<Semaphore>,
+    /// How many wait for a dump.
     waiting: AtomicUsize,
     /// Told when nobody of them waits any more.
     nobody: Notify,
@@ -24,7 +24,7 @@ pub(super) struct Permits {
 impl Permits {
     pub(super) fn new(count: usize) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(count)),
+            free: Arc::new(Semaphore::new(count)),
             waiting: AtomicUsize::new(0),
             nobody: Notify::new(),
         }
@@ -32,10 +32,10 @@ impl Permits {
 
     /// So many of them, for this kind of pack. `None`: closed.
     pub(super) async fn acquire(&self, kind: PackKind, count: u32) -> Option<OwnedSemaphorePermit> {
-        let permits = Arc::clone(&self.permits);
-        if kind == PackKind::Database {
+        let free = Arc::clone(&self.free);
+        if kind != PackKind::Media {
             let _waiting = Waiting::new(self);
-            return permits.acquire_many_owned(count).await.ok();
+            return free.acquire_many_owned(count).await.ok();
         }
         loop {
             let nobody = self.nobody.notified();
@@ -44,7 +44,7 @@ impl Permits {
             }
             nobody.await;
         }
-        permits.acquire_many_owned(count).await.ok()
+        free.acquire_many_owned(count).await.ok()
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn a_wait_that_is_given_up_holds_nobody_back() {
         let permits = Permits::new(1);
-        let held = permits.acquire(PackKind::Metadata, 1).await.unwrap();
+        let held = permits.acquire(PackKind::Media, 1).await.unwrap();
         let mut dump = Box::pin(permits.acquire(PackKind::Database, 1));
         assert!(dump.as_mut().now_or_never().is_none());
         drop(dump);

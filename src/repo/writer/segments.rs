@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Result, Writer, lock};
+use super::{Error, Result, Writer, lock, packer};
 use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
 use crate::format::{ObjectId, PACK_BLOBS_MAX, keys};
@@ -122,9 +122,13 @@ pub(super) fn start_ticker(writer: &Writer) {
                 () = segments.stopped.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            if segments.is_old()
-                && let Err(error) = segments.write(&ticking.inner.repository).await
-            {
+            let ended = packer::end_old(&ticking).await;
+            let written = if segments.is_old() {
+                segments.write(&ticking.inner.repository).await
+            } else {
+                Ok(())
+            };
+            if let Err(error) = ended.and(written) {
                 ticking.fail(error);
                 return;
             }

@@ -14,6 +14,8 @@ use super::{Error, sql};
 
 /// A table of this size is looked at by a statement of its own: a sample of it takes a tenth of a second and more.
 const ALONE_BYTES_MIN: u64 = 8 << 20;
+/// Above it a `float4` skips numbers.
+const FLOAT4_EXACT_MAX: u64 = 1 << 24;
 /// Smaller tables looked at by one statement.
 const TABLES_PER_ANALYZE: usize = 64;
 
@@ -49,6 +51,12 @@ struct Sized {
     schema: String,
     name: String,
     bytes: u64,
+}
+
+impl Sized {
+    fn plain(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,6 +96,26 @@ pub async fn row_differences(session: &mut Session, expected: &BTreeMap<String, 
         }
     }
     Ok(differences)
+}
+
+/// How many rows this table (`schema.name`) has, as PostgreSQL counted them when it built an index of all of them; `None` where
+/// there is no such index or two do not agree. It is exact as long as nobody has written, vacuumed or analyzed since: right after a load.
+///
+/// `index_update_stats` in PostgreSQL's `catalog/index.c` writes it down as a `float4`, so a larger number is not believed.
+pub async fn rows_of_index(session: &mut Session, table: &str) -> Result<Option<u64>, Error> {
+    #[derive(Deserialize)]
+    struct Rows {
+        rows: Option<u64>,
+    }
+    let query = format!(
+        "SELECT CASE WHEN min(x.reltuples) = max(x.reltuples) THEN max(x.reltuples)::pg_catalog.int8 END AS rows FROM pg_catalog.pg_index AS i \
+         JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid JOIN pg_catalog.pg_am AS a ON a.oid = x.relam \
+         JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE a.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL AND c.relkind = 'r' AND n.nspname || '.' || c.relname = {}",
+        sql::literal(table)
+    );
+    let counted: Rows = session.one("the count of an index", &query).await?;
+    Ok(counted.rows.filter(|rows| *rows < FLOAT4_EXACT_MAX))
 }
 
 /// A sentence for each sequence that is missing or behind.
@@ -169,10 +197,11 @@ fn is_too_early(error: &Error) -> bool {
 }
 
 /// Let the planner know what was loaded: without it the first hours are slow. As a plain `ANALYZE` does it, but by all
-/// of these sessions, large tables first.
-pub async fn analyze(sessions: &mut [Session]) -> Result<(), Error> {
+/// of these sessions, large tables first, and only those of which `which` (asked with `schema.name`) says so.
+pub async fn analyze(sessions: &mut [Session], which: impl Fn(&str) -> bool) -> Result<(), Error> {
     let Some(first) = sessions.first_mut() else { return Ok(()) };
-    let tables: Vec<Sized> = first.query("the list of tables", ANALYZED).await?;
+    let mut tables: Vec<Sized> = first.query("the list of tables", ANALYZED).await?;
+    tables.retain(|table| which(&table.plain()));
     let (large, small): (Vec<Sized>, Vec<Sized>) = tables.into_iter().partition(|table| table.bytes >= ALONE_BYTES_MIN);
     let lots = large.chunks(1).chain(small.chunks(TABLES_PER_ANALYZE)).map(|lot| {
         let names: Vec<String> = lot.iter().map(|table| sql::qualified(&table.schema, &table.name)).collect();

@@ -6,9 +6,11 @@
 //! `pg_restore --list` can read it, then given again to the real `pg_restore`, with a list that lacks those comments and
 //! nothing else. A superuser's load needs none of this and streams at once. The definitions alone are loaded by `archive`.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::process::Stdio;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::process::Command;
 
 use super::Error;
@@ -139,6 +141,20 @@ impl Load {
         }
     }
 
+    /// The same for many pieces: they go through the pipe together, since each write wakes the other side.
+    pub async fn write_many(&mut self, pieces: VecDeque<Bytes>) -> Result<(), Error> {
+        if let Stage::Streaming(child) = &mut self.stage {
+            if child.write(&mut Pieces(pieces)).await? {
+                return Ok(());
+            }
+            return Err(failure(child).await);
+        }
+        for piece in pieces {
+            self.write(piece).await?;
+        }
+        Ok(())
+    }
+
     /// The dump is complete: wait until everything is loaded. Gives what `pg_restore` said on the way; empty as a rule.
     pub async fn finish(mut self) -> Result<Loaded, Error> {
         if matches!(self.stage, Stage::Head { .. }) {
@@ -235,6 +251,41 @@ impl Load {
     }
 }
 
+/// Pieces of a stream, as one buffer.
+struct Pieces(VecDeque<Bytes>);
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn has_remaining(&self) -> bool {
+        self.0.iter().any(|piece| !piece.is_empty())
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.iter().find(|piece| !piece.is_empty()).map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.0.iter().filter(|piece| !piece.is_empty());
+        let filled = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece));
+        filled.count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(piece) = self.0.front_mut() {
+            let taken = count.min(piece.len());
+            piece.advance(taken);
+            count -= taken;
+            if !piece.is_empty() {
+                return;
+            }
+            self.0.pop_front();
+        }
+    }
+}
+
 /// What a load that went well has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
@@ -248,5 +299,28 @@ async fn failure(child: &mut Child) -> Error {
     match child.wait().await {
         Ok((status, words)) => child.failure(status, words),
         Err(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_taken_from_the_front_byte_by_byte_or_many_at_once() {
+        for step in 1..12 {
+            let mut pieces = Pieces(["ab", "", "cde", "f", ""].map(|piece| Bytes::from_static(piece.as_bytes())).into());
+            let mut taken = Vec::new();
+            while pieces.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 3];
+                let filled = pieces.chunks_vectored(&mut slices);
+                let seen: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                assert!(seen.starts_with(pieces.chunk()) && !seen.is_empty());
+                let count = step.min(seen.len());
+                taken.extend_from_slice(&seen[..count]);
+                pieces.advance(count);
+            }
+            assert_eq!(taken, b"abcdef", "{step} at a time");
+        }
     }
 }

@@ -232,13 +232,16 @@ async fn read_offsite(
         return Ok(missing);
     }
     let mut left = Vec::new();
-    let mut reads =
+    // All of them first: to settle one may wait for a block that another brings.
+    let reads: Vec<(usize, Outcome)> =
         stream::iter(missing)
             .map(|place| async move {
                 Ok::<_, anyhow::Error>((place, offsite::save(task.writer, &task.buckets, &group.rows[place].path).await?))
             })
-            .buffer_unordered(OBJECTS_AT_ONCE);
-    while let Some((place, outcome)) = reads.try_next().await? {
+            .buffer_unordered(OBJECTS_AT_ONCE)
+            .try_collect()
+            .await?;
+    for (place, outcome) in reads {
         match outcome {
             Outcome::Missing => left.push(place),
             Outcome::Failed(..) if heals(group.rows[place].kind) => left.push(place),

@@ -6,10 +6,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
-use futures::stream::{self, StreamExt};
+use futures::future::try_join;
+use futures::stream::{self, FuturesOrdered, Stream, StreamExt};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::MediaReport;
@@ -208,28 +211,54 @@ async fn build_all(task: &Task<'_>, rows: Rows, counts: &Mutex<Counts>, shards: 
             Err(error) => Some((Err(error), None)),
         }
     });
-    let mut built = std::pin::pin!(
-        groups
-            .map(|group| async {
-                let group = group?;
-                build::build(task, group, counts).await
-            })
-            .buffered(GROUPS_AT_ONCE)
-    );
-    while let Some(done) = built.next().await {
-        match done? {
-            Done::Inherited(shard) => shards.inherit(shard).await?,
-            Done::Built {
-                shard,
-                first,
-                rows,
-                problems,
-                bytes,
-            } => shards.push(shard, first, rows, problems, bytes).await?,
-            Done::Empty => {}
+    // What is built is written by a future of its own: while that waits for memory, the groups that hold it must go on.
+    let (out, mut built) = mpsc::channel(GROUPS_AT_ONCE);
+    let build = async {
+        let mut groups = std::pin::pin!(groups);
+        let mut running = FuturesOrdered::new();
+        let mut at_end = false;
+        while !(at_end && running.is_empty()) {
+            tokio::select! {
+                Some((room, done)) = running.next(), if !running.is_empty() => {
+                    let room: mpsc::OwnedPermit<Done> = room;
+                    room.send(done?);
+                }
+                // There is room for what it comes to before a group is begun.
+                next = with_room(&out, groups.as_mut()), if !at_end && running.len() < GROUPS_AT_ONCE => match next {
+                    None => at_end = true,
+                    Some((room, group)) => {
+                        let group = group?;
+                        running.push_back(async move { (room, build::build(task, group, counts).await) });
+                    }
+                },
+            }
         }
-    }
-    Ok(())
+        drop(out);
+        anyhow::Ok(())
+    };
+    let write = async {
+        while let Some(done) = built.recv().await {
+            match done {
+                Done::Inherited(shard) => shards.inherit(shard).await?,
+                Done::Built {
+                    shard,
+                    first,
+                    rows,
+                    problems,
+                    bytes,
+                } => shards.push(shard, first, rows, problems, bytes).await?,
+                Done::Empty => {}
+            }
+        }
+        Ok(())
+    };
+    Box::pin(try_join(build, write)).await.map(|_| ())
+}
+
+/// The next group, and room for what it comes to. `None`: there is none, or nobody takes it any more.
+async fn with_room<G>(out: &mpsc::Sender<Done>, mut groups: Pin<&mut impl Stream<Item = G>>) -> Option<(mpsc::OwnedPermit<Done>, G)> {
+    let room = out.clone().reserve_owned().await.ok()?;
+    Some((room, groups.next().await?))
 }
 
 /// The rows of the next shard.
