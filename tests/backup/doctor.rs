@@ -87,7 +87,7 @@ async fn a_homeserver_in_order_has_nothing_to_be_said_of() {
             ("sealing", "--unencrypted"),
             ("store", "written, read back and listed"),
             ("clock", "agrees"),
-            ("newest snapshot", if backed_up { "0 hours ago" } else { "none yet" }),
+            ("newest snapshot", if backed_up { "less than an hour ago" } else { "none yet" }),
         ] {
             assert_among(&report, name, Verdict::Ok, words);
         }
@@ -379,7 +379,7 @@ async fn a_backup_that_stopped_and_a_drill_that_never_was_are_named() {
         &report,
         "newest drill",
         Verdict::Ok,
-        &format!("0 hours ago: snapshot {} would live again", &id[..8]),
+        &format!("less than an hour ago: snapshot {} would live again", &id[..8]),
     );
     memory.clock().advance(SignedDuration::from_hours(16 * 24));
     backup(&repository, &home).await;
