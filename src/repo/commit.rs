@@ -4,15 +4,15 @@
 //! that a commit that stalled anywhere can never rely on packs that were swept meanwhile.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::again::Tries;
 #[cfg(test)]
 use super::catalog::Presence;
 use super::repair::repair;
-use super::{Error, Repository, Result, aside, catalog};
+use super::{Error, Repository, Result, catalog};
 use crate::format::snapshot::{self, Snapshot};
 use crate::format::writer_key::WriterKey;
 use crate::format::{ObjectId, PackId, keys};
@@ -23,10 +23,8 @@ use super::bugs::{Bug, planted, reuse_marks};
 
 /// How often the check may be made anew before the run gives up.
 const CHECKS_MAX: usize = 5;
-/// How often a commit of unknown outcome, or a late one, is tried again.
+/// How often a check or a commit may take too long.
 const COMMITS_MAX: usize = 5;
-/// Wait before a write of unknown outcome is tried under a new key.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the check found wrong.
 #[derive(Debug)]
@@ -153,16 +151,17 @@ fn countersign(repository: &Repository, object: &[u8], writer: &WriterKey) -> Re
 /// Gives the new key.
 pub async fn put_late_again(repository: &Repository, object: &[u8]) -> Result<String> {
     let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
-    let mut tries = 1;
+    let mut tries = Tries::default();
     loop {
         let key = keys::snapshot_again(document.time, document.id, repository.ids.object()).map_err(|source| Error::Encode { source })?;
         match repository.store.put(&key, Bytes::copy_from_slice(object)).await {
             Ok(_) => return Ok(key),
-            Err(store::Error::Unknown { .. }) if tries < COMMITS_MAX => {
-                withdraw(repository, &key).await;
-                tries += 1;
+            Err(error) => {
+                if matches!(error, store::Error::Unknown { .. }) {
+                    withdraw(repository, &key).await;
+                }
+                tries.after(error).await?;
             }
-            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -187,7 +186,8 @@ async fn land<T>(
     mut encode: impl FnMut(&Checked, Timestamp) -> crate::format::Result<(String, Vec<u8>, T)>,
 ) -> std::result::Result<T, CheckFailed> {
     let window = SignedDuration::from_secs(i64::try_from(repository.info.window_seconds).unwrap_or(i64::MAX));
-    for _ in 0..COMMITS_MAX {
+    let (mut tries, mut late) = (Tries::default(), 0);
+    while late < COMMITS_MAX {
         #[cfg(test)]
         let checked = if planted(Bug::CheckAfterCommit) {
             let (packs, base) = (relied.clone(), repository.date().await?);
@@ -199,6 +199,7 @@ async fn land<T>(
         let checked = check(repository, relied).await?;
         // B5: a check that took longer than half the window is made again.
         if repository.date().await?.duration_since(checked.base) > window / 2 {
+            late += 1;
             continue;
         }
         let not_after = checked.base + window;
@@ -213,12 +214,13 @@ async fn land<T>(
             #[cfg(test)]
             Ok(_) if planted(Bug::NoHead) => return Ok(told),
             Ok(_) => {}
-            Err(store::Error::Unknown { .. }) => {
-                withdraw(repository, &key).await;
-                aside::pause(PAUSE).await;
+            Err(error) => {
+                if matches!(error, store::Error::Unknown { .. }) {
+                    withdraw(repository, &key).await;
+                }
+                tries.after(error).await?;
                 continue;
             }
-            Err(error) => return Err(error.into()),
         }
         // B6: success is what the store says, not what we hope. One that landed late in the window counts, but its PUT might take
         // effect once more (A2) and make it late: that is no success to tell of.
@@ -237,6 +239,7 @@ async fn land<T>(
             return Ok(told);
         }
         withdraw(repository, &key).await;
+        late += 1;
     }
     Err(CheckFailed::Error(Error::Worker(
         "the store takes longer for a commit than the window of the protocol".into(),

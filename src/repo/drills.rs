@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
+use super::again::Tries;
 use super::catalog::each_listed;
 use super::{Error, Repository, Result};
 use crate::format::drill::{self, Drill};
@@ -17,19 +18,16 @@ use crate::store::{self, ByteRange};
 
 /// Records that are fetched at once.
 const RECORDS_AT_ONCE: usize = 8;
-/// How often a record of unknown outcome is written anew.
-const PUTS_MAX: usize = 3;
 
 /// Write a record, under a fresh key each time (G1).
 pub async fn record(repository: &Repository, drill: &Drill) -> Result<()> {
-    let mut tries = 1;
+    let mut tries = Tries::default();
     loop {
         let id = repository.ids().object();
         let body = drill::encode(&Drill { id, ..drill.clone() }).map_err(|source| Error::Encode { source })?;
         match repository.store.put(&keys::drill(drill.snapshot, id), Bytes::from(body)).await {
             Ok(_) => return Ok(()),
-            Err(store::Error::Unknown { .. }) if tries < PUTS_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
+            Err(error) => tries.after(error).await?,
         }
     }
 }

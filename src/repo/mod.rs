@@ -12,6 +12,7 @@ use crate::format::repository::RepositoryInfo;
 use crate::format::{BlobId, ObjectId, PackId};
 use crate::store::{self, Store};
 
+mod again;
 mod aside;
 pub mod attempts;
 pub mod catalog;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::keyring::Keyring;
 use super::sealed::Sealed;
-use super::{Error, Ids, Repository, Result};
+use super::{Error, Ids, Repository, Result, again};
 use crate::format::keys;
 use crate::format::repository::RepositoryInfo;
 use crate::store::{self, ByteRange, Store};
@@ -41,14 +41,8 @@ pub async fn init_with(store: Arc<dyn Store>, ids: Ids, keyring: Keyring) -> Res
 
 /// The only key that is not random: an unknown outcome is settled by writing the same bytes again.
 async fn put_repository(store: &dyn Store, body: Bytes) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        match store.put(keys::REPOSITORY, body.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(store::Error::Unknown { .. }) if tries < 3 => tries += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    again::put(store, || keys::REPOSITORY.to_owned(), &body).await?;
+    Ok(())
 }
 
 /// Open an existing repository without any key: [`Error::NoRepository`] when there is none, a format error when it is too new.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::again::Tries;
 use super::catalog::{Presence, each_segment};
 use super::commit::CheckFailed;
 use super::writer::put_segment;
@@ -11,12 +12,9 @@ use super::{Error, Repository, Result};
 use crate::format::index::{Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
 use crate::format::{BlobId, PackId, keys};
-use crate::store;
 
 /// Blobs that are looked up together: some 30 MB with what is found.
 const BLOBS_MAX: usize = 1 << 18;
-/// How often a copy of unknown outcome is tried under a new key.
-const COPIES_MAX: usize = 5;
 
 /// What the index says of a pack that cannot be relied on.
 #[derive(Debug)]
@@ -122,14 +120,13 @@ async fn find_elsewhere(
 
 /// A server-side copy of a pack under a new id, with its index segment (works on sealed packs too).
 async fn copy_pack(repository: &Repository, bad: &Bad) -> Result<PackId> {
-    let mut tries = 0;
+    let mut tries = Tries::default();
     let fresh = loop {
         let fresh = repository.ids.pack();
         match repository.store.copy(&keys::pack(bad.pack.id), &keys::pack(fresh)).await {
             Ok(_) => break fresh,
             // G1: a write of unknown outcome goes on under a new key.
-            Err(store::Error::Unknown { .. }) if tries < COPIES_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
+            Err(error) => tries.after(error).await?,
         }
     };
     let packs = vec![SegmentPack { id: fresh, ..bad.pack }];

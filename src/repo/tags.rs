@@ -11,15 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::each_listed;
 use super::snapshots::{Loaded, effective_time};
-use super::{Error, Repository, Result};
+use super::{Error, Repository, Result, again};
 use crate::format::tags::{TagChange, fold};
 use crate::format::{ObjectId, keys};
 use crate::store::{self, ByteRange};
 
 /// Changes that are fetched at once.
 const CHANGES_AT_ONCE: usize = 8;
-/// How often a write of unknown outcome is tried again.
-const TRIES_MAX: usize = 5;
 
 /// A change, the time of it that is believed, and its object's id.
 type Change = (Timestamp, ObjectId, TagChange);
@@ -90,16 +88,9 @@ pub async fn carry(source: &Repository, destination: &Repository, wanted: &BTree
 
 async fn put(repository: &Repository, snapshot: ObjectId, change: &TagChange) -> Result<()> {
     let json = Bytes::from(change.to_json().map_err(|source| Error::Encode { source })?);
-    let mut tries = 0;
-    loop {
-        let key = keys::tags(snapshot, repository.ids.object());
-        match repository.store.put(&key, json.clone()).await {
-            Ok(_) => return Ok(()),
-            // G1: under a new key. Should both land, the same was said twice.
-            Err(store::Error::Unknown { .. }) if tries < TRIES_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    // G1: under a new key. Should both land, the same was said twice.
+    again::put(&*repository.store, || keys::tags(snapshot, repository.ids.object()), &json).await?;
+    Ok(())
 }
 
 /// The changes below `prefix` of the snapshots that are `wanted`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use synapse_backup::repo::{Ids, open};
 use synapse_backup::store::Store;
+use synapse_backup::store::counters::Kind;
 use synapse_backup::store::wrappers::{Fail, Fault};
 
 use crate::rig::{Bytes, backup, init, memory, noise, read, verify};
@@ -55,4 +56,20 @@ async fn a_lost_answer_costs_nothing_that_is_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_is_gone_for_good_costs_nothing_that_is_listed() {
     at_every_call(Fault::BeforeAndEver).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_loses_every_answer_for_a_while_ends_no_run() {
+    // As it does before a store that restarts. The first PUT of a backup is its pack, the second its segment, the third its snapshot.
+    let runs = [1, 2, 3].map(async |first| {
+        let memory = memory();
+        let whole = init(memory.clone()).await;
+        let proxy = Fail::new(memory, first, Fault::After).only(&[Kind::Put]).calls(5);
+        let repository = open::open(Arc::new(proxy), Ids::random()).await.unwrap();
+        let bytes = noise(first, 300_000);
+        backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+        assert!(read(&whole, "latest").await.unwrap() == bytes, "from PUT {first} on");
+        assert_eq!(verify(&whole).await.problems, [], "from PUT {first} on");
+    });
+    futures::future::join_all(runs).await;
 }

@@ -8,11 +8,8 @@ use super::plan::{condemn, may_condemn, refuse, repack, sum};
 use super::{Plan, Refused, Survey, Why};
 use crate::format::{BlobId, ObjectId, index, keys};
 use crate::repo::catalog::each_listed;
-use crate::repo::{Error, Repository, Result};
+use crate::repo::{Error, Repository, Result, again};
 use crate::store::{self, ByteRange};
-
-/// How often a segment of unknown outcome is written under a new key.
-const PUTS_MAX: usize = 5;
 
 /// Which packs are to be sealed anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,15 +103,8 @@ async fn reseal_segment(repository: &Repository, key: &str) -> Result<bool> {
         Err(error) => return Err(error.into()),
     };
     index::read_segment(&body).map_err(|source| Error::damaged(key, source))?;
-    let mut tries = 1;
-    loop {
-        // G1: one of unknown outcome is written again under a new key; two that say the same do no harm.
-        match repository.store.put(&keys::segment(repository.ids.object()), body.clone()).await {
-            Ok(_) => break,
-            Err(store::Error::Unknown { .. }) if tries < PUTS_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    // G1: one of unknown outcome is written again under a new key; two that say the same do no harm.
+    again::put(&*repository.store, || keys::segment(repository.ids.object()), &body).await?;
     repository.store.delete(key).await?;
     Ok(true)
 }

@@ -17,18 +17,14 @@ use crate::format::index::SegmentPack;
 use crate::format::pack::{self, BlobEntry, PackTable};
 use crate::format::seal::{CHUNK_BYTES, Sealer};
 use crate::format::{BlobId, PACK_BLOBS_MAX, PackId, PackKind, keys};
-use crate::repo::aside;
+use crate::repo::again::Tries;
 use crate::store::{self, PartTag, Store, UploadId};
 
 #[cfg(test)]
 use crate::repo::bugs::{Bug, planted};
 
-/// How often a small pack of unknown outcome is sent anew.
-const PUTS_MAX: usize = 5;
 /// So long a pack is filled; then it ends, full or not.
 const OPEN_MAX: Duration = Duration::from_hours(1);
-/// Wait before that.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A frame that is ready for a pack.
 #[derive(Debug)]
@@ -398,16 +394,15 @@ async fn complete(writer: &Writer, open: OpenPack, last: Bytes, bytes: u64, perm
 /// A small pack, in one PUT. Of unknown outcome and not there: once more under a new id (G1).
 async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: OwnedSemaphorePermit) -> Result<PackTable> {
     let store = writer.inner.repository.store();
-    let mut body = body;
-    for _ in 0..PUTS_MAX {
+    let (mut body, mut tries) = (body, Tries::default());
+    loop {
         let key = keys::pack(table.id);
         match store.put(&key, body.clone()).await {
             Ok(_) => {
                 drop(permit);
                 return Ok(table);
             }
-            Err(store::Error::Unknown { .. }) => aside::pause(PAUSE).await,
-            Err(error) => return Err(error.into()),
+            Err(error) => tries.after(error).await?,
         }
         if landed(&**store, &key, body.len() as u64).await? {
             return Ok(table);
@@ -423,7 +418,6 @@ async fn put_whole(writer: &Writer, mut table: PackTable, body: Bytes, permit: O
         renamed.extend_from_slice(&encoded);
         body = renamed.freeze();
     }
-    Err(Error::Store(stopped(&keys::pack(table.id))))
 }
 
 async fn landed(store: &dyn Store, key: &str, bytes: u64) -> Result<bool> {

@@ -14,15 +14,12 @@ use super::{Error, Result, Writer, lock, packer};
 use crate::format::index::{self, Segment, SegmentEntry, SegmentPack};
 use crate::format::pack::BlobEntry;
 use crate::format::{ObjectId, PACK_BLOBS_MAX, keys};
-use crate::repo::{Repository, aside};
-use crate::store;
+use crate::repo::{Repository, again, aside};
 
 /// Packs that wait for a segment at most.
 const PACKS_PENDING_MAX: usize = 8;
 /// How long a finished pack waits for its segment at most.
 const PENDING_AGE_MAX: Duration = Duration::from_mins(1);
-/// How often a segment of unknown outcome is written anew.
-const PUTS_MAX: usize = 5;
 /// Entries that wait for a segment at most (and those of one more pack): 4 MiB, where eight packs of tiny blobs would be 30.
 const ENTRIES_PENDING_MAX: usize = PACK_BLOBS_MAX;
 
@@ -101,14 +98,8 @@ impl Segments {
 pub async fn put_segment(repository: &Repository, segment: Segment) -> Result<()> {
     let encoded = aside::work(move || index::encode_segment(segment)).await?;
     let body = Bytes::from(encoded.map_err(|source| Error::Encode { source })?);
-    let mut tries = 1;
-    loop {
-        match repository.store.put(&keys::segment(repository.ids.object()), body.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(store::Error::Unknown { .. }) if tries < PUTS_MAX => tries += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+    again::put(&*repository.store, || keys::segment(repository.ids.object()), &body).await?;
+    Ok(())
 }
 
 /// A task that writes what has been pending for a minute although no pack came after it.

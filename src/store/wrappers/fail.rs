@@ -35,6 +35,8 @@ pub struct Fail {
     inner: Arc<dyn Store>,
     at: u64,
     fault: Fault,
+    /// So many calls from that one on.
+    calls: u64,
     kinds: Option<Vec<Kind>>,
     begun: AtomicU64,
 }
@@ -46,9 +48,17 @@ impl Fail {
             inner,
             at,
             fault,
+            calls: 1,
             kinds: None,
             begun: AtomicU64::new(0),
         }
+    }
+
+    /// Fail so many calls in a row, not one.
+    #[must_use]
+    pub fn calls(mut self, calls: u64) -> Self {
+        self.calls = calls;
+        self
     }
 
     /// Count, and fail, only calls of these kinds.
@@ -70,10 +80,11 @@ impl Fail {
             }
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let ever = matches!(self.fault, Fault::BeforeAndEver | Fault::AfterAndEver);
-            if number < self.at || (number > self.at && !ever) {
+            let is_first = (self.at..self.at.saturating_add(self.calls)).contains(&number);
+            if number < self.at || (!is_first && !ever) {
                 return call.await;
             }
-            let takes_effect = number == self.at && matches!(self.fault, Fault::After | Fault::AfterAndEver);
+            let takes_effect = is_first && matches!(self.fault, Fault::After | Fault::AfterAndEver);
             if takes_effect {
                 call.await?;
             }
