@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::environment::Environment;
 use super::keyring;
+use super::options::connections;
 use super::settings::{AbsolutePath, Days, LockWord, Settings};
 use crate::ops::Error;
 use crate::repo::{self, Ids, Repository};
@@ -17,7 +18,7 @@ use crate::store::counters::Counters;
 use crate::store::s3::{self, S3Options};
 use crate::store::url::RepositoryUrl;
 use crate::store::versions::ObjectLock;
-use crate::store::wrappers::At;
+use crate::store::wrappers::{At, Limit};
 use crate::store::{Store, local};
 use crate::synapse::Homeserver;
 use crate::synapse::config::{self, discover};
@@ -35,10 +36,11 @@ pub(super) fn repository_url<'a>(flag: Option<&'a str>, settings: &'a Settings) 
 /// The bucket or folder. Only `init` makes a folder that is missing; a bucket is never made.
 async fn store(url: &str, create: bool, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Arc<dyn Store>> {
     let counters = Arc::clone(counters);
-    Ok(match url.parse()? {
+    let store = match url.parse()? {
         RepositoryUrl::File(path) => local::open(&path, create, counters).await?,
         RepositoryUrl::S3 { bucket, prefix } => s3::open(s3_options(bucket, prefix, settings)?, counters).await?,
-    })
+    };
+    Ok(Arc::new(Limit::new(store, connections(settings))))
 }
 
 fn s3_options(bucket: String, prefix: String, settings: &Settings) -> anyhow::Result<S3Options> {

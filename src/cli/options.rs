@@ -202,7 +202,7 @@ impl Given<'_> {
         }
         Ok(Limits {
             memory_bytes,
-            connections: limits.connections.map_or(CONNECTIONS_DEFAULT, |number| number.0),
+            connections: connections(self.settings),
             dump_jobs: limits.dump_jobs.map_or_else(default_jobs, |number| number.0),
             load_jobs: limits.load_jobs.map_or_else(default_jobs, |number| number.0),
         })
@@ -222,6 +222,11 @@ impl Given<'_> {
             .map(|database| (database.name.value.clone(), database.url.clone()))
             .collect()
     }
+}
+
+/// Requests to the store at once.
+pub(super) fn connections(settings: &Settings) -> usize {
+    settings.limits.connections.map_or(CONNECTIONS_DEFAULT, |number| number.0)
 }
 
 fn default_jobs() -> usize {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use synapse_backup::store::counters::Kind;
 use synapse_backup::store::wrappers::{Fail, Fault, Latency, Limit, Record};
 use synapse_backup::store::{ByteRange, Error, Store};
@@ -61,6 +62,22 @@ async fn a_limit_lets_only_so_many_through() {
     let began = Instant::now();
     join_all(keys.iter().map(|key| limit.put(key, BODY))).await;
     assert!(began.elapsed() >= each * 5, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_polls_holds_up_no_other() {
+    let memory = in_memory();
+    memory.put("key", BODY).await.unwrap();
+    let limit = Limit::new(Arc::new(Latency::new(memory, Duration::from_millis(1))), 1);
+    let all = async {
+        // Calls that were begun wait in the stream, with the permit or for it, while its reader makes another.
+        let mut calls = stream::iter(0..10).map(|_| limit.get("key", ByteRange::All)).buffer_unordered(4);
+        while let Some(got) = calls.next().await {
+            assert_eq!(got.unwrap().bytes, BODY);
+            limit.head("key").await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
 }
 
 #[tokio::test]
