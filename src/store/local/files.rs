@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::super::error::Cause;
@@ -222,23 +222,51 @@ impl Root {
         }
     }
 
-    /// The file system's clock: the ctime of a file made just now.
+    /// The file system's clock: the ctime of a file made just now, or of the root, touched, where there is no room for a file.
     pub(super) fn stamp(&self) -> io::Result<Stamp> {
-        let scratch = Scratch(self.scratch()?);
-        let file = OpenOptions::new().write(true).create_new(true).open(&scratch.0)?;
-        Ok(Stamp {
-            date: changed(&file.metadata()?)?,
-        })
+        let metadata = match self.made_now() {
+            Err(error) if is_full(error.kind()) => self.touched()?,
+            made => made?,
+        };
+        Ok(Stamp { date: changed(&metadata)? })
     }
 
-    /// The file system's clock, or, where this user cannot write, the newest time seen there: whoever cannot write
-    /// commits nothing and deletes nothing, and these are what the Date is for.
+    fn made_now(&self) -> io::Result<fs::Metadata> {
+        let scratch = Scratch(self.scratch()?);
+        OpenOptions::new().write(true).create_new(true).open(&scratch.0)?.metadata()
+    }
+
+    /// Times are changed in place. The file system takes them, and the ctime, from its own clock.
+    pub(super) fn touched(&self) -> io::Result<fs::Metadata> {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        rustix::fs::utimensat(CWD, &self.directory, &times, AtFlags::empty())?;
+        fs::metadata(&self.directory)
+    }
+
+    /// The file system's clock, or, where it cannot be asked, the newest time seen there. That is never later than its clock,
+    /// so it makes nothing look older than it is; and who cannot write commits nothing.
     pub(super) fn now_or(&self, newest: Timestamp) -> io::Result<Timestamp> {
         match self.stamp() {
-            Err(error) if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => Ok(newest),
+            Err(error) if cannot_tell(error.kind()) => Ok(newest),
             result => result.map(|stamp| stamp.date),
         }
     }
+}
+
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Nothing can be written there by this user, or by anybody.
+fn cannot_tell(kind: ErrorKind) -> bool {
+    is_full(kind) || matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
 /// A file that is removed when it is not needed any more; one that was moved away is gone already.
@@ -298,4 +326,28 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
 /// An `io::Error` in our own words.
 pub(super) fn refused(why: &str) -> io::Error {
     io::Error::other(Cause::new(why))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_store_without_room_tells_the_time_and_can_be_read() {
+        for error in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(is_full(io::Error::from(error).kind()), "{error}");
+        }
+        for error in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS, Errno::PERM] {
+            assert!(cannot_tell(io::Error::from(error).kind()), "{error}");
+        }
+        assert!(!cannot_tell(io::Error::from(Errno::IO).kind()));
+        // What takes the place of a new file: the same clock, and no file.
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let before = root.stamp().unwrap().date;
+        let between = changed(&root.touched().unwrap()).unwrap();
+        assert!(before <= between && between <= root.stamp().unwrap().date);
+    }
 }
