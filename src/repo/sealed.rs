@@ -130,7 +130,10 @@ impl Sealed {
     /// The end of an object: as many sealed bytes as surely hold the plain ones.
     async fn last(&self, key: &str, plain: u64) -> Result<Got, Error> {
         let opener = self.opener(key, None).await?;
-        let sealed = plain.saturating_add((plain / seal::CHUNK_BYTES + 2) * seal::SEALED_CHUNK_BYTES);
+        // They end where a chunk ends, and may begin and end within one.
+        let sealed = (plain / seal::CHUNK_BYTES)
+            .saturating_add(2)
+            .saturating_mul(seal::SEALED_CHUNK_BYTES);
         let got = self.inner.get(&keys::sealed(key), ByteRange::Last(sealed)).await?;
         let plain_bytes = opener.plain_bytes(got.object_bytes).map_err(|error| unopened(key, error))?;
         let range = (plain_bytes.saturating_sub(plain), plain_bytes);

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 
-use synapse_backup::format::{PackKind, keys, snapshot, writer_key::WriterKey};
+use synapse_backup::format::{PackKind, keys, seal, snapshot, writer_key::WriterKey};
 use synapse_backup::repo::keyring::Keyring;
+use synapse_backup::repo::reader::read_table;
 use synapse_backup::repo::{Error, Ids, Repository, catalog, commit, open, snapshots};
-use synapse_backup::store::counters::Kind;
+use synapse_backup::store::counters::{Counters, Kind};
 use synapse_backup::store::memory::Memory;
 use synapse_backup::store::wrappers::Record;
-use synapse_backup::store::{ByteRange, Store};
+use synapse_backup::store::{ByteRange, Store, local};
 
 use crate::rig::{Bytes, Keys, backup, init, init_sealed, memory, noise, open_with, read, restore_options, run, verify};
 
@@ -39,6 +40,23 @@ fn snapshot_key(memory: &Memory) -> String {
 
 async fn put(memory: &Memory, key: &str, body: Vec<u8>) {
     memory.put(key, body.into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_read_by_no_more_chunks_than_hold_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let counters = Arc::new(Counters::default());
+    let store = local::open(folder.path(), true, Arc::clone(&counters)).await.unwrap();
+    let keys = Keys::new(1);
+    let repository = init_sealed(Arc::clone(&store), &keys).await;
+    let snapshot = backup(&repository, &mut Bytes::new(&noise(1, 3 << 20))).await.unwrap();
+    let pack = snapshot.databases[0].streams[0].list.entries[0].pack;
+    let safe = open_with(store, keys.of_safe()).await;
+    let before = counters.totals().received_bytes;
+    read_table(&safe, pack).await.unwrap();
+    let read = counters.totals().received_bytes - before;
+    // The 256 KiB that are asked for lie in at most six chunks.
+    assert!(read <= seal::HEADER_BYTES_MAX + 6 * seal::SEALED_CHUNK_BYTES, "{read}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

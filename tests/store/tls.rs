@@ -110,6 +110,7 @@ async fn an_object_under_a_customers_key_is_read_with_it_and_not_without() {
     let key = "0123456789abcdef0123456789abcdef";
     let body: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     minio.put_under_key("bucket", "media/sealed", &body, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    minio.put_under_key("bucket", "media/empty", b"", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
     let with = |customer_key| S3Options {
         ca_file: Some(folder.path().join("public.crt")),
         customer_key,
@@ -125,6 +126,19 @@ async fn an_object_under_a_customers_key_is_read_with_it_and_not_without() {
     };
     let got = store.get("media/sealed", range).await.unwrap();
     assert!(got.bytes == body[300_000..] && got.object_bytes == 400_000);
+    assert_eq!(store.head("media/sealed").await.unwrap().bytes, 400_000);
+    // No range fits an object without a byte: its length is asked for, which takes the key too.
+    let got = store
+        .get(
+            "media/empty",
+            ByteRange::From {
+                offset: 0,
+                length: 8 << 20,
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!((got.bytes.len(), got.object_bytes), (0, 0));
     let wrong = CustomerKey::new(b"another key another key another ", None);
     assert!(!format!("{wrong:?}").contains("YW5vdGhlci"));
     for (case, customer_key) in [("none", None), ("wrong", Some(wrong))] {

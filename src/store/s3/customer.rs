@@ -1,4 +1,4 @@
-//! Reading objects that lie under a customer's key (SSE-C): each GET carries the key, and the store keeps none.
+//! Reading objects that lie under a customer's key (SSE-C): each GET and HEAD carries the key, and the store keeps none.
 //!
 //! Stores take such requests over https only. The key and its MD5 go into headers as base64, as Amazon's documentation of SSE-C
 //! has it; nothing of it is ever shown.
@@ -6,6 +6,7 @@
 use std::fmt;
 
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
+use aws_sdk_s3::operation::head_object::builders::HeadObjectFluentBuilder;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
@@ -33,6 +34,14 @@ impl CustomerKey {
     }
 
     pub(super) fn on_get(&self, request: GetObjectFluentBuilder) -> GetObjectFluentBuilder {
+        request
+            .sse_customer_algorithm(&self.algorithm)
+            .sse_customer_key(&self.key)
+            .sse_customer_key_md5(&self.md5)
+    }
+
+    /// A store tells nothing of such an object without the key, not even its length.
+    pub(super) fn on_head(&self, request: HeadObjectFluentBuilder) -> HeadObjectFluentBuilder {
         request
             .sse_customer_algorithm(&self.algorithm)
             .sse_customer_key(&self.key)
