@@ -72,6 +72,23 @@ async fn a_part_whose_connection_breaks_is_sent_again_and_the_object_is_whole() 
 }
 
 #[tokio::test]
+async fn what_is_damaged_on_the_way_is_sent_again() {
+    let (store, proxy, counters) = behind_proxy().await;
+    proxy.spoil("/single", Spoil::Flip(50_000));
+    store.put("single", pattern(100_000)).await.unwrap();
+    let upload = store.create_upload("parts").await.unwrap();
+    proxy.spoil("partNumber=1", Spoil::Flip(1_000_000));
+    let tag = store.put_part("parts", &upload, 1, pattern(PART)).await.unwrap();
+    store.complete_upload("parts", &upload, vec![tag], PART as u64).await.unwrap();
+    assert_eq!(
+        (proxy.spoiled(), counters.totals().requests.put, counters.totals().requests.part),
+        (2, 2, 2)
+    );
+    assert!(store.get("single", ByteRange::All).await.unwrap().bytes == pattern(100_000));
+    assert!(store.get("parts", ByteRange::All).await.unwrap().bytes == pattern(PART));
+}
+
+#[tokio::test]
 async fn a_lost_answer_of_complete_is_settled_by_looking() {
     let (store, proxy, counters) = behind_proxy().await;
     let upload = store.create_upload("packs/lost").await.unwrap();

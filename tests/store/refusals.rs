@@ -71,6 +71,8 @@ async fn each_refusal_is_told_apart_and_says_what_to_do() {
             false,
         ),
         (refusal(400, "InvalidRequest", "no"), "Failed", "", false),
+        (refusal(400, "BadDigest", "no"), "Failed", "bad memory", true),
+        (refusal(400, "XAmzContentChecksumMismatch", "no"), "Failed", "bad memory", true),
         (refusal(501, "NotImplemented", "no"), "Failed", "s3.provider", false),
         (http(405, &[], "<html>nginx</html>"), "Failed", "s3.endpoint", false),
         (refusal(503, "SlowDown", "no"), "Failed", "", true),
@@ -107,6 +109,11 @@ async fn a_put_is_repeated_only_where_it_surely_had_no_effect() {
         (refusal(429, "TooManyRequests", "no"), true),
         (refusal(400, "RequestTimeout", "no"), true),
         (refusal(403, "RequestTimeTooSkewed", "no"), true),
+        (refusal(400, "BadDigest", "no"), true),
+        (refusal(400, "InvalidDigest", "no"), true),
+        (refusal(400, "XAmzContentSHA256Mismatch", "no"), true),
+        (refusal(400, "XAmzContentChecksumMismatch", "no"), true),
+        (refusal(400, "IncompleteBody", "no"), true),
         (refusal(500, "InternalError", "no"), false),
         (refusal(503, "SlowDownWrite", "no"), false),
         (http(503, &[], "no upstream"), false),
@@ -137,6 +144,15 @@ async fn a_put_is_repeated_only_where_it_surely_had_no_effect() {
         assert!(copy.is_ok(), "{shown}: {copy:?}");
         assert_eq!((before, server.asked().len()), (2, 4), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_body_that_arrives_damaged_every_time_is_sent_three_times() {
+    let server = Canned::start(|_| refusal(400, "BadDigest", "the digest is another")).await;
+    let (store, counters) = store_at(&server).await;
+    let error = store.put("key", Bytes::from_static(b"body")).await.unwrap_err();
+    assert!(matches!(error, Error::Failed { .. }), "{error:?}");
+    assert_eq!(counters.totals().requests.put, 3);
 }
 
 #[tokio::test]
@@ -216,6 +232,8 @@ async fn a_range_that_is_not_the_one_asked_for_is_refused() {
         ("bytes 3-5/10", "345"),
         ("bytes 2-5/10", "2345"),
         ("bytes 2-4/*", "234"),
+        ("bytes 2-4/0", "234"),
+        ("bytes 2-4/2", "234"),
         ("nonsense", "234"),
     ] {
         let server = Canned::start(move |_| http(206, &[modified, ("Content-Range", content_range)], body)).await;

@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 pub enum Spoil {
     /// The connection ends after so many bytes of the request.
     Request(usize),
+    /// One bit of the request changes, so far behind its beginning.
+    Flip(usize),
     /// The request is delivered and carried out, and its answer is lost.
     Answer,
     /// So many bytes of the answer come through.
@@ -104,9 +106,17 @@ async fn connection(mut client: TcpStream, target: SocketAddr, plan: Arc<Mutex<P
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(read @ 1..) = read else { return };
-                let piece = &from_client[..read];
+                let piece = &mut from_client[..read];
                 if spoil.is_none() {
                     spoil = take(&plan, piece);
+                }
+                if let Some(Spoil::Flip(at)) = spoil {
+                    if let Some(byte) = at.checked_sub(passed).and_then(|at| piece.get_mut(at)) {
+                        *byte ^= 1;
+                        (spoil, passed) = (None, 0);
+                    } else {
+                        passed += read;
+                    }
                 }
                 if let Some(Spoil::Request(limit)) = spoil {
                     passed += read;

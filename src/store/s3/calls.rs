@@ -168,13 +168,12 @@ impl S3 {
 
     pub(super) async fn head_once(&self, key: &str) -> Result<Head, Failure> {
         let seen = Seen::default();
-        let request = self
-            .client
-            .head_object()
-            .bucket(&self.bucket)
-            .key(self.full(key))
-            .customize()
-            .interceptor(self.meter(&seen));
+        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
+        let request = match &self.customer_key {
+            Some(key) => key.on_head(request),
+            None => request,
+        };
+        let request = request.customize().interceptor(self.meter(&seen));
         let answer = request.send().await.map_err(Failure::of)?;
         Ok(Head {
             bytes: length(answer.content_length)?,
@@ -316,7 +315,7 @@ fn shape(answer: &GetObjectOutput, range: ByteRange, coming: u64) -> Result<(u64
         // An empty object has no range to name: `bytes 0--1/0` from MinIO.
         return Ok((total, None));
     }
-    if given != format!("{start}-{}", end - 1) || coming != end - start {
+    if start == end || given != format!("{start}-{}", end - 1) || coming != end - start {
         return Err(strange());
     }
     Ok((total, None))

@@ -44,6 +44,8 @@ pub(super) enum Reason {
     Skewed,
     /// Try again later.
     Transient,
+    /// Our body arrived as something else, and was refused.
+    Garbled,
     /// Nothing helps.
     Fatal,
 }
@@ -150,7 +152,7 @@ impl Failure {
                 key,
                 source: self.cause.into(),
             },
-            Reason::NoUpload | Reason::PastEnd | Reason::Skewed | Reason::Transient | Reason::Fatal => Error::Failed {
+            Reason::NoUpload | Reason::PastEnd | Reason::Skewed | Reason::Transient | Reason::Garbled | Reason::Fatal => Error::Failed {
                 action,
                 key,
                 source: self.cause.into(),
@@ -239,6 +241,10 @@ impl<'a> Answer<'a> {
             "InvalidStorageClass" => (
                 Reason::Fatal,
                 Some("this store does not know the class: correct or remove s3.storage_class".to_owned()),
+            ),
+            "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody" => (
+                Reason::Garbled,
+                Some("what is sent arrives as something else: look for a proxy that changes it, a bad network card, bad memory".to_owned()),
             ),
             "InternalError" | "ServiceUnavailable" | "SlowDown" | "TooManyRequests" | "RequestTimeout" | "OperationAborted" => {
                 (Reason::Transient, None)

@@ -19,8 +19,12 @@ use super::classify::{Failure, Reason};
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// Tries to connect before the store has ever answered: it may be starting just now.
 const CONNECTS_FIRST: u32 = 3;
-/// The slowest link on which a body still arrives in time.
-const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+/// The slowest pace at which a body still arrives in time. Bodies share the link: four on their way, as is usual, need 1 Mbit/s.
+const BYTES_PER_SECOND_MIN: u64 = 32 << 10;
+/// The same for the body of an answer. One that stands still is given up long before that (`client`).
+const ANSWER_BYTES_PER_SECOND_MIN: u64 = 8 << 10;
+/// Tries of a body that arrives damaged: once may be chance.
+const GARBLED_TRIES: u32 = 3;
 /// What a try may take at least, once the store has answered; and before, when silence probably means a wrong address.
 const TRY_TIME: Duration = Duration::from_mins(1);
 const TRY_TIME_FIRST: Duration = Duration::from_secs(10);
@@ -81,7 +85,7 @@ impl Ask {
 
     /// Until the answer begins.
     fn try_time(&self, has_answered: bool) -> Duration {
-        let needed = travel_time(self.sent_bytes) + self.thinking;
+        let needed = travel_time(self.sent_bytes, BYTES_PER_SECOND_MIN) + self.thinking;
         if has_answered {
             needed.max(TRY_TIME)
         } else {
@@ -90,28 +94,41 @@ impl Ask {
     }
 }
 
-fn travel_time(bytes: u64) -> Duration {
-    Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+fn travel_time(bytes: u64, bytes_per_second: u64) -> Duration {
+    Duration::from_secs(bytes / bytes_per_second)
 }
 
 /// The tries of one call.
 #[derive(Debug)]
 pub(super) struct Tries {
     began: Instant,
+    try_began: Instant,
+    /// Time of slow tries that does not use up the patience: on a slow link each is one all the same.
+    excused: Duration,
     failed: u32,
 }
 
 impl Tries {
     pub(super) fn new() -> Self {
+        let now = Instant::now();
         Self {
-            began: Instant::now(),
+            began: now,
+            try_began: now,
+            excused: Duration::ZERO,
             failed: 0,
         }
     }
 
     /// How long to wait before the next try, or `None` when there should be none.
     pub(super) fn pause(&mut self, patience: &Patience, has_answered: bool, reason: Reason) -> Option<Duration> {
-        self.pause_after(self.began.elapsed(), patience, has_answered, reason, jitter())
+        self.excuse(self.try_began.elapsed());
+        let pause = self.pause_after(self.began.elapsed(), patience, has_answered, reason, jitter())?;
+        self.try_began = Instant::now() + pause;
+        Some(pause)
+    }
+
+    fn excuse(&mut self, tried: Duration) {
+        self.excused += tried.saturating_sub(TRY_TIME);
     }
 
     /// The same as a rule: the time that has passed and the jitter (between 0 and 1) come from outside.
@@ -122,6 +139,7 @@ impl Tries {
             Reason::Unreachable => has_answered || self.failed < CONNECTS_FIRST,
             // The name service, or a certificate that is being replaced, may fail for a moment too; but not at the beginning.
             Reason::WrongAddress => has_answered,
+            Reason::Garbled => self.failed < GARBLED_TRIES,
             // The SDK has learnt the difference from the answer and signs the next try with it.
             Reason::Skewed => return (self.failed == 1).then_some(Duration::ZERO),
             _ => false,
@@ -129,7 +147,7 @@ impl Tries {
         let doubled = PAUSE_FIRST.saturating_mul(1 << (self.failed - 1).min(16)).min(patience.pause_max);
         let pause = doubled.mul_f64(jitter.mul_add(0.5, 0.5));
         let limit = if has_answered { patience.settled } else { patience.first };
-        (in_time && passed + pause < limit).then_some(pause)
+        (in_time && passed.saturating_sub(self.excused) + pause < limit).then_some(pause)
     }
 }
 
@@ -203,7 +221,7 @@ impl S3 {
 
     /// Give up on a body that does not end.
     pub(super) async fn whole_in_time<T>(&self, bytes: u64, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let time = travel_time(bytes).max(TRY_TIME);
+        let time = travel_time(bytes, ANSWER_BYTES_PER_SECOND_MIN).max(TRY_TIME);
         let late = || Failure::transient(Cause::new(format!("{bytes} bytes did not come within {} s", time.as_secs())));
         tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(late()))
     }
@@ -243,6 +261,8 @@ mod tests {
             (true, Reason::Tls, 0),
             (true, Reason::NotFound, 0),
             (true, Reason::Fatal, 0),
+            (false, Reason::Garbled, 2),
+            (true, Reason::Garbled, 2),
         ];
         for (has_answered, reason, wanted) in cases {
             assert_eq!(pauses(has_answered, reason).len(), wanted, "{reason:?} {has_answered}");
@@ -263,10 +283,31 @@ mod tests {
     }
 
     #[test]
-    fn a_try_has_time_for_its_bytes() {
-        let ask = Ask::new(Kind::Part).sending(8 << 20);
-        assert_eq!(ask.try_time(true), Duration::from_mins(1));
-        assert_eq!(Ask::new(Kind::Part).sending(64 << 20).try_time(true), Duration::from_secs(256));
-        assert_eq!(ask.try_time(false), Duration::from_secs(42));
+    fn a_try_has_time_for_its_bytes_on_a_slow_link_that_others_use_too() {
+        let part = 8 << 20;
+        let ask = Ask::new(Kind::Part).sending(part);
+        // 1 Mbit/s, and four parts on their way at once.
+        let share = 1_000_000 / 8 / 4;
+        assert!(ask.try_time(true) >= Duration::from_secs(part as u64 / share) - Duration::from_secs(16));
+        assert_eq!(Ask::new(Kind::Part).sending(1 << 20).try_time(true), Duration::from_mins(1));
+        assert_eq!(ask.try_time(false), Duration::from_secs(266));
+    }
+
+    #[test]
+    fn slow_tries_use_up_no_more_patience_than_others() {
+        let (mut tries, mut passed) = (Tries::new(), Duration::ZERO);
+        let mut failed = 0;
+        loop {
+            // A part that takes all of its time and then breaks off.
+            let tried = Duration::from_secs(256);
+            passed += tried;
+            tries.excuse(tried);
+            failed += 1;
+            match tries.pause_after(passed, &Patience::default(), true, Reason::Transient, 1.0) {
+                Some(pause) => passed += pause,
+                None => break,
+            }
+        }
+        assert_eq!(failed, 5, "a minute of each counts");
     }
 }
