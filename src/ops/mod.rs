@@ -67,6 +67,17 @@ pub enum Part {
     Media,
 }
 
+impl Part {
+    /// As `--only` has it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Database => "database",
+            Self::Media => "media",
+        }
+    }
+}
+
 /// The chosen parts; all three unless `--only` was given.
 pub type Parts = BTreeSet<Part>;
 

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use synapse_backup::ops::backup;
 use synapse_backup::ops::drill::{self, Databases, Media, Report};
-use synapse_backup::ops::inspect;
 use synapse_backup::ops::restore::DatabaseTarget;
+use synapse_backup::ops::{Part, inspect};
 use synapse_backup::repo::Repository;
 
 use crate::cluster::shared;
 use crate::homeserver::Home;
-use crate::rig::{LIMITS, backup, conninfo, fresh, run, tools};
+use crate::rig::{LIMITS, conninfo, fresh, run, tools};
 
 /// A drill into the cluster of the tests, in a folder of its own.
 pub(crate) fn options(folder: &Path, snapshot: &str, database: &str) -> drill::Options {
@@ -53,7 +54,7 @@ fn databases_that_begin_so(prefix: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_snapshot_passes_with_figures_in_a_private_cluster_and_nothing_remains() {
     let (home, repository) = (Home::new(), fresh().await);
-    let id = backup(&repository, &home).await.snapshot.unwrap();
+    let id = crate::rig::backup(&repository, &home).await.snapshot.unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     let options = drill::Options {
@@ -83,10 +84,31 @@ async fn a_whole_snapshot_passes_with_figures_in_a_private_cluster_and_nothing_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_homeserver_does_not_pass_for_a_whole_one() {
+    let home = Home::new();
+    let repository = fresh().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (parts, wanted) in [
+        ([Part::Config].as_slice(), "it has no database and no media: "),
+        (&[Part::Config, Part::Database], "it has no media: "),
+    ] {
+        let partial = backup::Options {
+            parts: parts.iter().copied().collect(),
+            ..crate::rig::options()
+        };
+        let taken = backup::backup(&repository, &home.discover(), &partial, &run()).await.unwrap();
+        let report = drilled(&repository, &options(folder.path(), &taken.snapshot.unwrap(), "partial")).await;
+        assert!(!report.passed, "{parts:?}");
+        let said: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert!(said.len() == 1 && said[0].starts_with(wanted), "{parts:?}: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn less_of_the_media_can_be_read_back() {
     let (home, repository) = (Home::new(), fresh().await);
     home.upload("AliceLargePicture0000004", &crate::homeserver::noise(9, 9 << 20));
-    backup(&repository, &home).await;
+    crate::rig::backup(&repository, &home).await;
     let folder = tempfile::tempdir().unwrap();
     for (media, figure) in [
         (Media::HashOnly, "5 rows, 5 files and 9480884 bytes read back and hashed"),
@@ -107,7 +129,7 @@ async fn less_of_the_media_can_be_read_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_given_database_is_made_and_dropped_or_lent_and_emptied_and_never_somebody_elses() {
     let (home, repository) = (Home::new(), fresh().await);
-    backup(&repository, &home).await;
+    crate::rig::backup(&repository, &home).await;
     let folder = tempfile::tempdir().unwrap();
     let cluster = shared();
     let report = drilled(&repository, &options(folder.path(), "latest", "drill_made")).await;

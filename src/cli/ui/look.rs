@@ -112,12 +112,7 @@ fn age(seconds: i64) -> String {
 
 /// A snapshot that is not whole.
 fn only(parts: &Parts) -> String {
-    let word = |part: &Part| match part {
-        Part::Config => "config",
-        Part::Database => "database",
-        Part::Media => "media",
-    };
-    let words: Vec<&str> = parts.iter().map(word).collect();
+    let words: Vec<&str> = parts.iter().map(Part::word).collect();
     format!("only {}", words.join(" and "))
 }
 

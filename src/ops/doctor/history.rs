@@ -1,11 +1,13 @@
 //! When the homeserver was last backed up, and when a backup was last proven.
 //!
 //! A timer that stopped tells nothing by itself, so ages are judged, by the store's clock. Only snapshots that count are looked
-//! at, and of a repository that holds several homeservers only those of this one.
+//! at, and of a repository that holds several homeservers only those of this one; one that was taken with `--only` does not make up
+//! for a whole one.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::Report;
+use crate::ops::{all_parts, retention};
 use crate::repo::snapshots::Loaded;
 use crate::repo::{Repository, drills, snapshots};
 
@@ -36,8 +38,20 @@ pub(super) async fn check(repository: &Repository, server_name: Option<&str>, re
             "`synapse-backup verify` says what is lost; the others are not touched by it",
         );
     }
-    match loaded.last() {
-        Some(newest) => check_newest(newest, now, report),
+    let is_whole = |one: &&Loaded| retention::parts_of(&one.snapshot).len() == all_parts().len();
+    match loaded.iter().rev().find(is_whole).or(loaded.last()) {
+        Some(newest) if is_whole(&newest) => check_newest(newest, now, report),
+        Some(newest) => {
+            let message = format!(
+                "{}, and there is none with configuration, database and media",
+                aged(newest.time(), now)
+            );
+            report.warn(
+                "newest snapshot",
+                message,
+                "take one without --only: parts of a homeserver do not live again",
+            );
+        }
         None => return report.ok("newest snapshot", "there is none yet; `synapse-backup backup` takes the first"),
     }
     if let Err(error) = check_drills(repository, &loaded, now, report).await {

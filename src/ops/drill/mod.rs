@@ -11,10 +11,10 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::restore::DatabaseTarget;
-use super::{Limits, Run, Tools, signers};
+use super::{Limits, Part, Run, Tools, retention, signers};
 use crate::format::FORMAT_VERSION;
 use crate::format::drill::{Drill, DrillCheck};
-use crate::format::snapshot::{Problem, Snapshot};
+use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::repo::{Repository, drills, snapshots};
 
 mod alive;
@@ -26,7 +26,7 @@ mod folder;
 mod media;
 
 pub use checks::Check;
-use checks::Checks;
+use checks::{Checks, Found};
 
 /// Where the databases go.
 #[derive(Clone)]
@@ -159,6 +159,7 @@ async fn try_out(
     run: &Run<'_>,
 ) -> anyhow::Result<Checks> {
     let mut checks = Checks::default();
+    check_parts(snapshot, &mut checks);
     let trial = Trial {
         repository,
         snapshot,
@@ -175,6 +176,19 @@ async fn try_out(
     media::check(&trial, &loaded, &mut checks).await?;
     alive::check(&trial, &loaded, &mut checks).await?;
     Ok(checks)
+}
+
+/// What was left out (`--only`) does not live again, however well the rest comes back.
+fn check_parts(snapshot: &Snapshot, checks: &mut Checks) {
+    let there = retention::parts_of(snapshot);
+    let lacking: Vec<&str> = super::all_parts().difference(&there).map(Part::word).collect();
+    if lacking.is_empty() {
+        return;
+    }
+    let mut found = Found::default();
+    let message = format!("it has no {}: drill one that was taken without --only", lacking.join(" and no "));
+    found.add(ProblemKind::Missing, format!("snapshot {}", snapshot.id), message);
+    checks.add("parts", format!("{} of 3", there.len()), found);
 }
 
 /// What all steps of a drill share.
