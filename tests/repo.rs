@@ -19,6 +19,8 @@ mod attacker;
 mod damage;
 #[path = "repo/faults.rs"]
 mod faults;
+#[path = "repo/figures.rs"]
+mod figures;
 #[path = "repo/keys_cli.rs"]
 mod keys_cli;
 #[path = "repo/later.rs"]

@@ -112,10 +112,13 @@ pub(super) struct RecipientsChanged {
 pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
     let found = |nothing: bool, code: u8| if nothing { DONE } else { code };
     match outcome {
-        Outcome::Created { .. } | Outcome::Shown(_) | Outcome::Counted(_) | Outcome::Forgot(_) | Outcome::Tagged(_) | Outcome::Printed => {
-            DONE
-        }
-        Outcome::RecipientsChanged(_) => DONE,
+        Outcome::Created { .. }
+        | Outcome::Shown(_)
+        | Outcome::Forgot(_)
+        | Outcome::Tagged(_)
+        | Outcome::RecipientsChanged(_)
+        | Outcome::Printed => DONE,
+        Outcome::Counted(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Keys(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Rekeyed(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Adopted(report) => found(report.problems.is_empty(), PROBLEMS),

@@ -124,6 +124,7 @@ fn survey_options(options: &Options) -> SurveyOptions {
         forgotten: BTreeSet::new(),
         reseal: None,
         known: Arc::default(),
+        frames: false,
     }
 }
 

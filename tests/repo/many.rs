@@ -1,4 +1,4 @@
-//! Half a million blobs, more than fit: a prune and an adoption in the least memory stay within it. The blobs are names only.
+//! Half a million blobs, more than fit: a prune, its statistics and an adoption in the least memory stay within it. The blobs are names only.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -113,6 +113,9 @@ async fn a_prune_of_many_blobs_stays_within_its_memory() {
     let lists = u64::from(BLOBS / 10 * 7);
     let live = report["totals"]["live_blobs"].as_u64().unwrap();
     assert!(live > lists && live < lists + lists / 50, "{live} live blobs");
+    let report = in_little_memory(&["stats"], folder.path());
+    let raw = report["kinds"]["database"]["deduplicated_bytes"].as_u64().unwrap();
+    assert_eq!(raw, lists * 4_000);
 
     // The same snapshot, late, and it names a pack that is gone: where its blobs are now is found within the same bound.
     let late = Snapshot {

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use jiff::SignedDuration;
-use synapse_backup::format::chunk::ChunkSizes;
 use synapse_backup::format::index::{decode_segment, encode_segment};
-use synapse_backup::format::repository::RepositoryInfo;
 use synapse_backup::format::snapshot::{self, Snapshot};
 use synapse_backup::format::{PackId, keys};
 use synapse_backup::ops::inspect::{self, SnapshotLine};
@@ -19,7 +17,7 @@ use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
 
 use crate::hook::Hook;
-use crate::rig::{Bytes, LIMITS, adopting, backup, init, memory, noise, read, run, verify};
+use crate::rig::{Bytes, LIMITS, adopting, backup, init, init_with_small_blobs, memory, noise, read, run, verify};
 
 /// A repository with a snapshot for each seed, an hour apart.
 async fn with_nights(seeds: &[u64]) -> (Arc<Memory>, Repository, Vec<Snapshot>) {
@@ -309,17 +307,7 @@ async fn pruned(repository: &Repository) -> prune::Report {
 /// A prune has moved them, and what it marked is older than the grace period. Gives what is in it, and that pack.
 async fn moved_and_late() -> (Arc<Memory>, Repository, Snapshot, Vec<u8>, PackId) {
     let memory = memory();
-    let made = init(memory.clone()).await;
-    let info = RepositoryInfo {
-        chunk_sizes: ChunkSizes {
-            min: 1 << 10,
-            average: 4 << 10,
-            max: 16 << 10,
-        },
-        ..made.info().clone()
-    };
-    memory.put(keys::REPOSITORY, info.to_json().unwrap().into()).await.unwrap();
-    let repository = reopen(&memory).await;
+    let repository = init_with_small_blobs(memory.clone()).await;
     let common = noise(1, 6 << 20);
     let first = [common.as_slice(), &noise(2, 9 << 20)].concat();
     let first = backup(&repository, &mut Bytes::new(&first)).await.unwrap();

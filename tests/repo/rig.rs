@@ -6,6 +6,9 @@ use anyhow::Context;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use synapse_backup::format::chunk::ChunkSizes;
+use synapse_backup::format::keys;
+use synapse_backup::format::repository::RepositoryInfo;
 use synapse_backup::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, Totals};
 use synapse_backup::ops::verify::{self, Report};
 use synapse_backup::ops::{self, Limits, Run, Tools};
@@ -36,6 +39,21 @@ pub(crate) fn memory() -> Arc<Memory> {
 
 pub(crate) async fn init(store: Arc<dyn Store>) -> Repository {
     open::init(store, Ids::random()).await.unwrap()
+}
+
+/// One whose blobs are a sixteenth of the usual size, so that little data has many of them.
+pub(crate) async fn init_with_small_blobs(store: Arc<dyn Store>) -> Repository {
+    let made = init(Arc::clone(&store)).await;
+    let info = RepositoryInfo {
+        chunk_sizes: ChunkSizes {
+            min: 1 << 10,
+            average: 4 << 10,
+            max: 16 << 10,
+        },
+        ..made.info().clone()
+    };
+    store.put(keys::REPOSITORY, info.to_json().unwrap().into()).await.unwrap();
+    open::open(store, Ids::random()).await.unwrap()
 }
 
 /// A sealed repository, with all keys.

@@ -146,13 +146,29 @@ impl Home {
             id,
             packs: packs.iter().copied().collect(),
             databases: vec![with_streams(&plain.databases[0], &streams)],
-            media: Some(manifest(shards.clone(), self.files.len() as u64)),
+            media: Some(self.manifest(shards.clone())),
             ..plain.clone()
         });
         let Ok(snapshot) = committed.await else {
             panic!("nobody else deletes here");
         };
         snapshot.id
+    }
+
+    fn manifest(&self, shards: List) -> Media {
+        Media {
+            root: ItemPath::from("/media"),
+            mode: None,
+            uid: None,
+            gid: None,
+            owner: None,
+            group: None,
+            shards,
+            files: self.files.len() as u64,
+            bytes: self.files.values().map(|file| file.bytes.len() as u64).sum(),
+            counts: BTreeMap::new(),
+            included: MediaIncluded::default(),
+        }
     }
 
     /// Shards whose rows are unchanged are inherited, if all they rely on is usable; the others are written.
@@ -287,21 +303,5 @@ fn with_streams(database: &Database, streams: &[(&str, List)]) -> Database {
     Database {
         streams: streams.iter().map(stream).collect(),
         ..database.clone()
-    }
-}
-
-fn manifest(shards: List, files: u64) -> Media {
-    Media {
-        root: ItemPath::from("/media"),
-        mode: None,
-        uid: None,
-        gid: None,
-        owner: None,
-        group: None,
-        shards,
-        files,
-        bytes: 0,
-        counts: BTreeMap::new(),
-        included: MediaIncluded::default(),
     }
 }

@@ -28,6 +28,7 @@ fn survey_options() -> SurveyOptions {
         forgotten: BTreeSet::new(),
         reseal: None,
         known: Arc::default(),
+        frames: false,
     }
 }
 

@@ -13,12 +13,19 @@ pub(super) fn stats(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let all = &report.all;
     let deduplicated = all.deduplicated_bytes;
+    let lists = report.kinds.get("metadata").map_or(0, |kind| kind.deduplicated_bytes);
+    let of_raw = times(report.raw_bytes, deduplicated.saturating_sub(lists));
     for (name, value, note) in [
         ("raw", report.raw_bytes, "all snapshots, each as if it were alone".to_owned()),
-        ("deduplicated", deduplicated, times(report.raw_bytes, deduplicated)),
+        (
+            "deduplicated",
+            deduplicated,
+            format!("{of_raw} and {} of lists", bytes(lists)).trim_start().to_owned(),
+        ),
         ("compressed", all.compressed_bytes, times(deduplicated, all.compressed_bytes)),
         ("stored", all.stored_bytes, format!("in {} packs", count(all.packs))),
         ("dead", all.dead_bytes, "no snapshot needs it".to_owned()),
+        ("overhead", all.overhead_bytes, "tables of the packs, sealing".to_owned()),
         ("condemned", all.condemned_bytes, "deleted after the grace period".to_owned()),
         ("index", report.index_bytes, String::new()),
     ] {
@@ -52,6 +59,7 @@ fn kinds(report: &Report, colour: bool) -> String {
         ("compressed", right),
         ("stored", right),
         ("dead", right),
+        ("overhead", right),
         ("condemned", right),
     ]);
     let mut row = |name: &str, figures: &Figures| {
@@ -62,6 +70,7 @@ fn kinds(report: &Report, colour: bool) -> String {
             bytes(figures.compressed_bytes),
             bytes(figures.stored_bytes),
             bytes(figures.dead_bytes),
+            bytes(figures.overhead_bytes),
             bytes(figures.condemned_bytes),
         ]);
     };
@@ -78,7 +87,7 @@ fn snapshots(report: &Report, colour: bool) -> String {
         ("time", Side::Left),
         ("raw", right),
         ("only here", right),
-        ("about stored", right),
+        ("stored", right),
         ("homeserver", Side::Left),
     ]);
     for one in &report.snapshots {
@@ -93,7 +102,7 @@ fn snapshots(report: &Report, colour: bool) -> String {
         ]);
     }
     let mut out = table.print(colour);
-    let note = "what only one snapshot has comes back when it is forgotten, after a prune and its grace period";
+    let note = "what only one snapshot has is dead when it is forgotten; a prune gives it back after the grace period, when its packs go";
     let _ = writeln!(out, "{}", Colour::Cyan.paint(note, colour));
     out
 }
@@ -110,14 +119,25 @@ mod tests {
             deduplicated_bytes: 4 << 20,
             compressed_bytes: 2 << 20,
             stored_bytes: 3 << 20,
-            dead_bytes: 1 << 20,
+            dead_bytes: 900 << 10,
+            overhead_bytes: 124 << 10,
             condemned_bytes: 0,
         };
         let report = Report {
             raw_bytes: 8 << 20,
             all: figures,
             index_bytes: 1024,
-            kinds: [("database", figures)].into(),
+            kinds: [
+                ("database", figures),
+                (
+                    "metadata",
+                    Figures {
+                        deduplicated_bytes: 2 << 20,
+                        ..Figures::default()
+                    },
+                ),
+            ]
+            .into(),
             snapshots: vec![Held {
                 id: "3f9a0c11d2e4b5a697887766554433aa".into(),
                 time: "2026-11-23T02:00:04Z".into(),
@@ -128,14 +148,15 @@ mod tests {
                 only_raw_bytes: 2 << 20,
                 only_stored_bytes: 1 << 20,
             }],
+            problems: Vec::new(),
         };
         let text = stats(&report, false);
         for line in [
-            "deduplicated     4.00 MiB  1/2.0",
+            "deduplicated     4.00 MiB  1/4.0 and 2.00 MiB of lists",
             "compressed       2.00 MiB  1/2.0",
             "stored           3.00 MiB  in 3 packs",
-            "database      3      4.00 MiB    2.00 MiB  3.00 MiB  1.00 MiB        0 B",
-            "3f9a0c11  2026-11-23T02:00:04Z  8.00 MiB   2.00 MiB      1.00 MiB  example.org, late",
+            "database      3      4.00 MiB    2.00 MiB  3.00 MiB  900.00 KiB  124.00 KiB        0 B",
+            "3f9a0c11  2026-11-23T02:00:04Z  8.00 MiB   2.00 MiB  1.00 MiB  example.org, late",
         ] {
             assert!(text.lines().any(|got| got == line), "{line:?} in\n{text}");
         }

@@ -89,7 +89,8 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
         }
         Outcome::Keys(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
         Outcome::Snapshots(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
-        Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Counted(_) | Outcome::Printed => (&[][..], 0, None),
+        Outcome::Counted(report) => (report.problems.as_slice(), report.problems.len() as u64, None),
+        Outcome::Shown(_) | Outcome::Examined(_) | Outcome::Printed => (&[][..], 0, None),
     };
     if matches!(
         outcome,

@@ -165,6 +165,7 @@ async fn look(
         forgotten,
         reseal: None,
         known: Arc::new(known),
+        frames: false,
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;
     let survey = survey.context("look at what is there")?;

@@ -114,6 +114,7 @@ async fn look(repository: &Repository, options: &Options, run: &Run<'_>) -> anyh
         can_open_data: options.packs,
         forgotten: BTreeSet::new(),
         known: Arc::default(),
+        frames: false,
         reseal: Some(Reseal::of(repository, options.packs)),
     };
     let survey = run.until_cancelled(sweep::survey(repository, &survey_options)).await;

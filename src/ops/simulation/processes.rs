@@ -181,6 +181,7 @@ async fn prune(repository: &Repository, how: Prune) -> anyhow::Result<Ended> {
         spool_folder: PathBuf::new(),
         can_open_data: true,
         known: std::sync::Arc::default(),
+        frames: false,
         forgotten: std::collections::BTreeSet::new(),
         reseal: None,
     };

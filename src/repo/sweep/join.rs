@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::live::MISSING_KEPT;
-use super::rows::{self, LINE_BYTES, LIVE_BYTES, Line, MOVE_BYTES};
+use super::rows::{self, FRAMED_BYTES, LINE_BYTES, LIVE_BYTES, Line, MOVE_BYTES};
 use super::sorter::{Merge, Sorted, Sorter};
 use super::{Moves, SeenPack, Share};
 use crate::format::{BlobId, PackId};
@@ -25,13 +25,16 @@ pub(super) struct Joined {
     /// The first of them.
     pub(super) missing: HashSet<BlobId>,
     pub(super) moves: Moves,
+    /// Every line, if that was asked for.
+    pub(super) framed: Option<Sorted<FRAMED_BYTES>>,
 }
 
-/// Both passes. Lines name packs by their place in `packs`.
+/// Both passes. Lines name packs by their place in `packs`; `framed` takes them with what becomes of each.
 pub(super) fn join(
     mut packs: Vec<SeenPack>,
     lines: &Sorted<LINE_BYTES>,
     live: &Sorted<LIVE_BYTES>,
+    mut framed: Option<Sorter<FRAMED_BYTES>>,
     memory_bytes: usize,
     folder: &Path,
 ) -> io::Result<Joined> {
@@ -42,9 +45,17 @@ pub(super) fn join(
     })?;
     let (ranks, ranked) = ranks(&packs);
     let mut moves = Sorter::new(memory_bytes, folder);
-    each_blob(lines, live, |blob| match &blob.live {
-        Some(_) => keep(&mut packs, &blob, &ranks, &mut moves),
-        None => Ok(()),
+    each_blob(lines, live, |blob| {
+        let needed = match &blob.live {
+            Some(_) => keep(&mut packs, &blob, &ranks, &mut moves)?,
+            None => None,
+        };
+        if let Some(framed) = &mut framed {
+            for line in &blob.lines {
+                framed.push(rows::framed(line, needed == Some(*line)))?;
+            }
+        }
+        Ok(())
     })?;
     let (live, missing_blobs, missing) = found;
     Ok(Joined {
@@ -56,6 +67,7 @@ pub(super) fn join(
             rows: moves.finish()?,
             packs: ranked,
         },
+        framed: framed.map(Sorter::finish).transpose()?,
     })
 }
 
@@ -165,7 +177,7 @@ fn ranks(packs: &[SeenPack]) -> (Vec<u32>, Vec<PackId>) {
 }
 
 /// Second pass: which of the copies stays.
-fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<MOVE_BYTES>) -> io::Result<()> {
+fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<MOVE_BYTES>) -> io::Result<Option<Line>> {
     let readable = |line: &&Line| packs[line.pack as usize].readable();
     #[cfg(test)]
     let readable = |line: &&Line| readable(line) || planted(Bug::AbsentCopies);
@@ -177,7 +189,7 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
         (pack.marked.is_none(), !pack.reseal, live, pack.all.raw_bytes, pack.id)
     };
     let copies = readable.clone().count();
-    let Some(&best) = readable.max_by_key(worth) else { return Ok(()) };
+    let Some(&best) = readable.max_by_key(worth) else { return Ok(None) };
     let raw_length = best.blob.raw_length;
     let stranded = packs[best.pack as usize].marked.is_some();
     #[cfg(test)]
@@ -201,7 +213,7 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
         };
         moves.push(line.encode_move())?;
     }
-    Ok(())
+    Ok(Some(best))
 }
 
 /// A whole pack that is live and large stays where it is, whatever is planned: its blobs need no row.

@@ -21,6 +21,7 @@ use crate::store::uploads::OpenUpload;
 
 mod apply;
 mod compact;
+mod frames;
 mod holders;
 mod join;
 mod live;
@@ -34,13 +35,14 @@ mod survey;
 
 pub use apply::{Applied, ApplyOptions, apply};
 pub use compact::{CompactOptions, Compacted, compact};
+pub use frames::{FrameBytes, Weighed, weigh};
 pub use holders::{Held, Holders};
-pub use only::only_held;
+pub use only::{Only, only_held};
 pub use plan::{Condemned, Deleted, Plan, PlanOptions, Refused, Repacked, StaleUpload, Why, plan};
 pub use reseal::{Reseal, Segments, plan_reseal, reseal_segments, segments_there};
 pub use survey::survey;
 
-use rows::MOVE_BYTES;
+use rows::{FRAMED_BYTES, MOVE_BYTES};
 use sorter::Sorted;
 
 /// The run id of segments that compaction writes: they belong to no run, so they do not make their packs look busy.
@@ -64,6 +66,8 @@ pub struct SurveyOptions {
     /// Snapshots that were read a moment ago, by key: objects never change, so that those that are still listed in P3 need
     /// not be read again.
     pub known: Arc<BTreeMap<String, Loaded>>,
+    /// Note for every blob in which frame it is, for [`weigh`].
+    pub frames: bool,
 }
 
 /// A snapshot that was there.
@@ -200,6 +204,8 @@ pub struct Survey {
     pub stale_uploads: Vec<OpenUpload>,
     /// What may have to be moved, by pack.
     moves: Arc<Moves>,
+    /// Every line of the index, by pack and frame.
+    framed: Option<Sorted<FRAMED_BYTES>>,
 }
 
 /// Blobs that may have to be moved, sorted by the rank of their pack and their place in it.

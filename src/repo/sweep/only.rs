@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::live::blocking;
-use super::rows::{self, OWNED_BYTES, Owned};
-use super::sorter::{Sorted, Sorter};
+use super::rows::{self, OWNED_BYTES, Owned, SHARE_BYTES};
+use super::sorter::{Merge, Sorted, Sorter};
 use super::survey::spooled;
-use super::{Share, SurveyOptions};
+use super::{Share, SurveyOptions, Weighed};
 use crate::format::{BlobId, ObjectId};
 use crate::repo::reader::Reader;
 use crate::repo::snapshots;
@@ -40,8 +40,17 @@ impl Sink for OwnedSink {
     }
 }
 
+/// What nobody else holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Blobs and raw bytes.
+    pub share: Share,
+    /// What they take in their frames.
+    pub stored_bytes: u64,
+}
+
 /// For each snapshot, late ones too, what nobody else holds.
-pub async fn only_held(repository: &Repository, options: &SurveyOptions) -> Result<HashMap<ObjectId, Share>> {
+pub async fn only_held(repository: &Repository, weighed: Weighed, options: &SurveyOptions) -> Result<HashMap<ObjectId, Only>> {
     let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let reader = Reader::open(repository, options.memory_bytes / 2, options.connections).await?;
     let mut walk = Walk::new(options.memory_bytes / 16);
@@ -69,7 +78,7 @@ pub async fn only_held(repository: &Repository, options: &SurveyOptions) -> Resu
         walk.finish(&reader, &mut sink).await?;
     }
     let folder = options.spool_folder.clone();
-    let counted = blocking(&folder, move || count(&sink.blobs.finish()?)).await?;
+    let counted = blocking(&folder, move || count(&sink.blobs.finish()?, &weighed.shares)).await?;
     let number = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
     let held = owners.into_iter().enumerate();
     Ok(held
@@ -78,22 +87,48 @@ pub async fn only_held(repository: &Repository, options: &SurveyOptions) -> Resu
 }
 
 /// Blobs that have one owner, by their owner.
-fn count(blobs: &Sorted<OWNED_BYTES>) -> std::io::Result<HashMap<u32, Share>> {
-    let mut shares: HashMap<u32, Share> = HashMap::new();
+fn count(blobs: &Sorted<OWNED_BYTES>, shares: &Sorted<SHARE_BYTES>) -> std::io::Result<HashMap<u32, Only>> {
+    let mut held: HashMap<u32, Only> = HashMap::new();
+    let mut stored = Stored {
+        shares: shares.iter(),
+        last: None,
+    };
     // The blob before this row, and its owner if it has only one so far.
     let mut last: Option<(Owned, bool)> = None;
     let mut close = |last: Option<(Owned, bool)>| {
         if let Some((owned, true)) = last {
-            shares.entry(owned.owner).or_default().add(owned.raw_length);
+            let only = held.entry(owned.owner).or_default();
+            only.share.add(owned.raw_length);
+            only.stored_bytes += u64::from(stored.of(&owned.id)?);
         }
+        Ok::<(), std::io::Error>(())
     };
     for row in blobs.iter() {
         let owned = rows::decode_owned(&row?);
         match &mut last {
             Some((before, only)) if before.id == owned.id => *only &= before.owner == owned.owner,
-            _ => close(last.replace((owned, true))),
+            _ => close(last.replace((owned, true)))?,
         }
     }
-    close(last);
-    Ok(shares)
+    close(last)?;
+    Ok(held)
+}
+
+/// Shares, asked for in the order of the blobs.
+struct Stored<'a> {
+    shares: Merge<'a, SHARE_BYTES>,
+    last: Option<(BlobId, u32)>,
+}
+
+impl Stored<'_> {
+    /// 0 for what is in no pack.
+    fn of(&mut self, id: &BlobId) -> std::io::Result<u32> {
+        while self.last.is_none_or(|(last, _)| last < *id) {
+            match self.shares.next().transpose()? {
+                Some(row) => self.last = Some(rows::decode_share(&row)),
+                None => return Ok(0),
+            }
+        }
+        Ok(self.last.filter(|(last, _)| last == id).map_or(0, |(_, bytes)| bytes))
+    }
 }

@@ -14,6 +14,11 @@ pub(super) const OWNED_BYTES: usize = 40;
 /// A blob to be moved: rank of its pack, place, blob id.
 pub(super) const MOVE_BYTES: usize = LINE_BYTES;
 
+/// A line of the index, by pack and place, and whether its blob is needed there.
+pub(super) const FRAMED_BYTES: usize = LINE_BYTES + 1;
+/// A blob and how many stored bytes it takes.
+pub(super) const SHARE_BYTES: usize = 36;
+
 /// A line of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
@@ -128,6 +133,42 @@ pub(super) fn decode_owned(row: &[u8; OWNED_BYTES]) -> Owned {
     }
 }
 
+/// A line of the index, and whether a snapshot needs this copy of its blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Framed {
+    pub(super) line: Line,
+    pub(super) needed: bool,
+}
+
+/// Sorts by pack, then by place.
+pub(super) fn framed(line: &Line, needed: bool) -> [u8; FRAMED_BYTES] {
+    let mut row = [0; FRAMED_BYTES];
+    row[..MOVE_BYTES].copy_from_slice(&line.encode_move());
+    row[MOVE_BYTES] = u8::from(needed);
+    row
+}
+
+pub(super) fn decode_framed(row: &[u8; FRAMED_BYTES]) -> Framed {
+    let mut line = [0; MOVE_BYTES];
+    line.copy_from_slice(&row[..MOVE_BYTES]);
+    Framed {
+        line: Line::decode_move(&line),
+        needed: row[MOVE_BYTES] != 0,
+    }
+}
+
+/// Sorts by blob.
+pub(super) fn share(blob: &BlobId, bytes: u32) -> [u8; SHARE_BYTES] {
+    let mut row = [0; SHARE_BYTES];
+    row[..32].copy_from_slice(blob.as_bytes());
+    row[32..].copy_from_slice(&bytes.to_be_bytes());
+    row
+}
+
+pub(super) fn decode_share(row: &[u8; SHARE_BYTES]) -> (BlobId, u32) {
+    (id(row, 0), field(row, 32))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +187,8 @@ mod tests {
         assert_eq!(Line::decode_move(&line.encode_move()), line);
         assert!(Line { pack: 2, ..line }.encode_move() < line.encode_move());
         assert_eq!(decode_live(&live(&blob.id, true)), (blob.id, true));
+        assert_eq!(decode_framed(&framed(&line, true)), Framed { line, needed: true });
+        assert_eq!(decode_share(&share(&blob.id, 77)), (blob.id, 77));
         let one = Owned {
             id: blob.id,
             owner: 513,

@@ -104,7 +104,8 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
     } = followed;
     let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let joining = folder.clone();
-    let joined = blocking(&folder, move || join::join(packs, &lines, &blobs, share, &joining)).await?;
+    let framed = options.frames.then(|| Sorter::new(share, &folder));
+    let joined = blocking(&folder, move || join::join(packs, &lines, &blobs, framed, share, &joining)).await?;
     let mut missing = Missing {
         blobs: joined.missing_blobs + unreadable.len() as u64,
         snapshots: Vec::new(),
@@ -135,6 +136,7 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
         leftovers: rest.leftovers,
         stale_uploads: read_uploads(repository, now, grace).await?,
         moves: Arc::new(joined.moves),
+        framed: joined.framed,
     })
 }
 
