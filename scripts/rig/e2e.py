@@ -108,6 +108,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
     import drills
     import faults
     import offsite
+    import planted
     import rescue
 
     sentences = Sentences()
@@ -120,6 +121,7 @@ def e2e(messages: int, files: int, keep: bool) -> int:
             drills.all_drills(stage, sentences)
             rescue.all_rescues(stage, sentences, BUCKET, PREFIX)
             faults.all_faults(stage, sentences)
+            planted.all_planted(stage, sentences, BUCKET)
             offsite.moved_media(stage, sentences)
         except Abort as error:
             print(f"nothing after this makes sense: {error}")
