@@ -55,6 +55,8 @@ mod sealed;
 mod together;
 #[path = "backup/uploads.rs"]
 mod uploads;
+#[path = "backup/verified.rs"]
+mod verified;
 #[path = "backup/walk.rs"]
 mod walk;
 #[path = "backup/wrong.rs"]

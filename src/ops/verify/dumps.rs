@@ -12,6 +12,7 @@ use super::{Findings, Report};
 use crate::format::snapshot::{Database, Snapshot, Stream, StreamFormat};
 use crate::ops::connect;
 use crate::ops::{self, Run};
+use crate::repo;
 use crate::repo::reader::Reader;
 use crate::synapse::postgres;
 use crate::synapse::postgres::Tools;
@@ -46,7 +47,9 @@ pub(super) async fn read(
             .with_context(|| format!("read {item}"))?
         {
             Scanned::Whole => report.streams_read += 1,
-            Scanned::Lost => {}
+            // The look at the structure has told it, unless it went since.
+            Scanned::Lost(_) if findings.names(&item) => {}
+            Scanned::Lost(error) => findings.add(item, format!("{:#}", anyhow::Error::from(error)), Some(snapshot)),
             Scanned::Broken(message) => findings.add(item, format!("pg_restore does not read it: {message}"), Some(snapshot)),
             Scanned::NoProgram(error) => {
                 tracing::warn!("the dumps were not read by pg_restore: {error}");
@@ -61,8 +64,8 @@ pub(super) async fn read(
 /// What became of one stream.
 enum Scanned {
     Whole,
-    /// Blobs are lost, which the look at the structure tells.
-    Lost,
+    /// Blobs are lost.
+    Lost(repo::Error),
     Broken(String),
     NoProgram(postgres::Error),
 }
@@ -75,9 +78,18 @@ async fn scan(reader: &Reader, tools: &Tools, archive: Version, stream: &Stream,
     };
     let mut windows = std::pin::pin!(reader.windows(&stream.list));
     while let Some(window) = windows.next().await {
-        let Ok(window) = window else { return Ok(Scanned::Lost) };
+        let window = match window {
+            Ok(window) => window,
+            Err(error @ (repo::Error::Lost { .. } | repo::Error::Damaged { .. })) => return Ok(Scanned::Lost(error)),
+            // A store that cannot be read says nothing of the stream.
+            Err(error) => return Err(error.into()),
+        };
         for (_, blob) in window {
-            let Ok(blob) = blob else { return Ok(Scanned::Lost) };
+            // Of one blob alone it is always a loss.
+            let blob = match blob {
+                Ok(blob) => blob,
+                Err(error) => return Ok(Scanned::Lost(error)),
+            };
             run.progress.advance("read dumps", blob.len() as u64, 0);
             if let Err(error) = scan.write(blob).await {
                 return broken(error);

@@ -86,6 +86,12 @@ impl Findings {
         snapshots.extend(snapshot.map(|snapshot| snapshot.id.to_string()[..8].to_owned()));
     }
 
+    /// Is something wrong with this item already?
+    fn names(&self, item: &str) -> bool {
+        let from = (item.to_owned(), String::new());
+        self.by_item.range(from..).next().is_some_and(|((first, _), _)| first == item)
+    }
+
     /// A snapshot that is not authentic, as far as the keys at hand can tell.
     fn add_doubt(&mut self, repository: &Repository, loaded: &snapshots::Loaded) {
         if let Some(reason) = repository.doubt(loaded) {
