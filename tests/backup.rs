@@ -35,6 +35,8 @@ mod dump;
 mod faults;
 #[path = "backup/forged.rs"]
 mod forged;
+#[path = "backup/full.rs"]
+mod full;
 #[path = "backup/media.rs"]
 mod media;
 #[path = "backup/moving.rs"]

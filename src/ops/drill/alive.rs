@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::checks::{Checks, Found, counted};
-use super::databases::Loaded;
+use super::databases::{Loaded, no_room, speaks_of_room};
 use super::files::{discovery, inside, share};
 use super::{Media, Trial};
 use crate::format::BlobId;
@@ -98,7 +98,12 @@ pub(super) async fn check(trial: &Trial<'_>, loaded: &[Loaded<'_>], checks: &mut
             }
         }
     } else {
-        let message = format!("Synapse does not start on what came back: {}", running.last_words());
+        let words = running.last_words();
+        if speaks_of_room(&words) {
+            running.stop().await;
+            return Err(no_room(&anyhow::anyhow!(words), &trial.options.folder));
+        }
+        let message = format!("Synapse does not start on what came back: {words}");
         found.add(ProblemKind::Damaged, "database/synapse", message);
         checks.add("start: health", "no answer", found);
     }

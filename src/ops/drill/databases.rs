@@ -225,6 +225,8 @@ async fn load_one<'a>(
     };
     match ended {
         Ok(report) => loaded.one_time_keys = report.one_time_keys,
+        // A server whose disk is full may die of it, and only its own log says why.
+        Err(error) if !wants_room(&error) && speaks_of_room(&last_words(trial)) => return Err(no_room(&error, &trial.options.folder)),
         Err(error) if is_about_the_snapshot(&error) && !trial.run.cancel.is_cancelled() => {
             loaded.whole = false;
             // What differs is told by the checks that look for it.
@@ -278,8 +280,54 @@ pub(super) fn is_about_the_snapshot(error: &anyhow::Error) -> bool {
         );
         store || server || cause.is::<crate::store::Error>()
     };
-    !error.chain().any(outside)
+    !error.chain().any(outside) && !wants_room(error)
 }
+
+/// A disk that takes nothing more, ours or the server's.
+fn wants_room(error: &anyhow::Error) -> bool {
+    let full = |cause: &(dyn std::error::Error + 'static)| {
+        let of_server = match cause.downcast_ref() {
+            Some(postgres::Error::Statement { sqlstate, message, .. }) => sqlstate == DISK_FULL || speaks_of_room(message),
+            Some(postgres::Error::Child { message, .. }) => speaks_of_room(message),
+            _ => false,
+        };
+        of_server || cause.downcast_ref().is_some_and(restore::is_full)
+    };
+    error.chain().any(full)
+}
+
+/// What to do about it; of a drill that had no room nothing is recorded.
+pub(super) fn with_room(error: anyhow::Error, folder: &Path) -> anyhow::Error {
+    if wants_room(&error) { no_room(&error, folder) } else { error }
+}
+
+/// The cause is told in its words alone: what it hints at is a real restore's.
+pub(super) fn no_room(cause: &anyhow::Error, folder: &Path) -> anyhow::Error {
+    let hint = format!(
+        "databases and media need room: in {} (--to chooses another folder), and on the server that --database names; `--media=sample:5` or `--media=hash-only` needs less",
+        folder.display()
+    );
+    anyhow::anyhow!("{cause:#}").context(Error::failed("no room is left for the drill", hint))
+}
+
+/// The end of the log of our own cluster, if there is one.
+fn last_words(trial: &Trial<'_>) -> String {
+    let log = std::fs::read(trial.folder.cluster().join("log")).unwrap_or_default();
+    String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_BYTES)..]).into_owned()
+}
+
+/// So much of the end of a log says why a server has died.
+const LOG_BYTES: usize = 16 << 10;
+
+/// The words of a program whose disk is full; a private server's are those of the C locale.
+pub(super) fn speaks_of_room(words: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded", "Read-only file system"]
+        .iter()
+        .any(|said| words.contains(said))
+}
+
+/// PostgreSQL's `disk_full`.
+const DISK_FULL: &str = "53100";
 
 fn differs(error: &anyhow::Error) -> bool {
     error

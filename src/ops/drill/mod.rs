@@ -5,7 +5,7 @@
 //! against the configuration. Nothing of it remains, however the drill ends; what was found is recorded in the repository.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -102,7 +102,7 @@ pub struct Report {
     pub passed: bool,
     /// The record stands in the repository.
     pub recorded: bool,
-    /// How long it took until the server would live again.
+    /// How long it took to bring it back and to look at it, without clearing away.
     pub drill_seconds: f64,
     /// In the order in which they were made.
     pub checks: Vec<Check>,
@@ -123,15 +123,16 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let mut stage = databases::Stage::default();
     let trial = Box::pin(try_out(repository, &found.snapshot, &folder, &mut stage, options, run));
     let ended = run.until_cancelled(trial).await;
+    let took = began.elapsed();
     // However it ended: nothing of it remains.
     let cleaned = stage.clean().await.context("remove the scratch databases");
     let removed = folder.remove().await;
-    let mut checks = ended?;
+    let mut checks = ended.map_err(|error| databases::with_room(error, &options.folder))?;
     cleaned?;
     removed?;
     let passed = checks.all_ok();
-    let drill_seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-    let recorded = !options.no_record && record(repository, &found.snapshot, &checks, began, options, run).await?;
+    let drill_seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
+    let recorded = !options.no_record && record(repository, &found.snapshot, &checks, took, options, run).await?;
     let problems = checks.take_problems();
     for problem in &problems {
         run.progress.problem(problem.kind.as_str(), &problem.item, &problem.message);
@@ -205,7 +206,7 @@ async fn record(
     repository: &Repository,
     snapshot: &Snapshot,
     checks: &Checks,
-    began: Instant,
+    took: Duration,
     options: &Options,
     run: &Run<'_>,
 ) -> anyhow::Result<bool> {
@@ -222,7 +223,7 @@ async fn record(
             time: repository.date().await?,
             tool_version: options.tool_version.clone(),
             passed: checks.all_ok(),
-            seconds: began.elapsed().as_secs(),
+            seconds: took.as_secs(),
             media: options.media.to_string(),
             checks: checks.list().iter().map(check).collect(),
         };

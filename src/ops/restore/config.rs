@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use futures::stream::StreamExt;
 
 use super::plan::{Plan, PlannedItem};
-use super::write::{self, Ids, Pending};
+use super::write::{self, Full, Ids, Pending};
 use super::{Options, Report, is_last};
 use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Problem, ProblemKind};
 use crate::ops::items::config_name;
@@ -88,18 +89,18 @@ pub(super) async fn write(
     }
     let of_kind = |kind: ConfigKind| plan.config.iter().filter(move |planned| planned.item.kind == kind);
     for planned in of_kind(ConfigKind::Directory) {
-        writing.folder(planned);
+        writing.folder(planned)?;
     }
     let files: Vec<&PlannedItem> = plan.config.iter().filter(|planned| has_content(planned)).collect();
     for batch in batches(&files, reader.window_bytes()) {
         writing.files(reader, batch).await?;
     }
     for planned in of_kind(ConfigKind::Symlink) {
-        writing.link(planned);
+        writing.link(planned)?;
     }
     for (planned, content) in last {
         let problems = writing.report.problems.len();
-        writing.file(&planned, content);
+        writing.file(&planned, content)?;
         if planned.item.role == ConfigRole::SigningKey && writing.report.problems.len() > problems {
             return Err(no_key(&planned, &writing.report.problems[problems]).into());
         }
@@ -150,26 +151,31 @@ impl Writing<'_, '_> {
         Some(self.options.owner.unwrap_or_else(as_it_was))
     }
 
-    fn folder(&mut self, PlannedItem { item, target }: &PlannedItem) {
-        let done = write::put_folder(target, item.mode, self.ids(item));
-        self.settle(item, done.map(|()| 0));
+    fn folder(&mut self, planned: &PlannedItem) -> anyhow::Result<()> {
+        let done = write::put_folder(&planned.target, planned.item.mode, self.ids(&planned.item));
+        self.settle(planned, done.map(|()| 0))
     }
 
-    fn link(&mut self, PlannedItem { item, target }: &PlannedItem) {
+    fn link(&mut self, planned: &PlannedItem) -> anyhow::Result<()> {
+        let PlannedItem { item, target } = planned;
         let done = match &item.target {
             Some(points_to) => write::put_link(target, Path::new(OsStr::from_bytes(points_to.as_bytes())), self.ids(item)),
             None => Err(std::io::Error::other("the snapshot does not say where it points")),
         };
-        self.settle(item, done.map(|()| 0));
+        self.settle(planned, done.map(|()| 0))
     }
 
-    fn file(&mut self, PlannedItem { item, target }: &PlannedItem, content: Content) {
+    fn file(&mut self, planned: &PlannedItem, content: Content) -> anyhow::Result<()> {
+        let PlannedItem { item, target } = planned;
         match content {
             Ok(blobs) => {
                 let done = write::put_file(target, &blobs, item.mode, self.ids(item));
-                self.settle(item, done.map(|()| item.bytes));
+                self.settle(planned, done.map(|()| item.bytes))
             }
-            Err(message) => self.note(item, ProblemKind::Damaged, message),
+            Err(message) => {
+                self.note(item, ProblemKind::Damaged, message);
+                Ok(())
+            }
         }
     }
 
@@ -186,20 +192,18 @@ impl Writing<'_, '_> {
         for planned in batch {
             let of_file: Vec<_> = blobs.by_ref().take(planned.item.list.entries.len()).collect();
             let content: Result<Vec<Bytes>, repo::Error> = of_file.into_iter().collect();
-            self.file(planned, content.map_err(|error| format!("{:#}", anyhow::Error::from(error))));
+            self.file(planned, content.map_err(|error| format!("{:#}", anyhow::Error::from(error))))?;
         }
         Ok(())
     }
 
     /// A file that does not fit into a window.
-    async fn large_file(&mut self, reader: &Reader, PlannedItem { item, target }: &PlannedItem) -> anyhow::Result<()> {
+    async fn large_file(&mut self, reader: &Reader, planned: &PlannedItem) -> anyhow::Result<()> {
+        let PlannedItem { item, target } = planned;
         let ids = self.ids(item);
         let mut pending = match write::make_parents(target, ids).and_then(|()| Pending::new(target)) {
             Ok(pending) => pending,
-            Err(error) => {
-                self.settle(item, Err(error));
-                return Ok(());
-            }
+            Err(error) => return self.settle(planned, Err(error)),
         };
         let mut windows = std::pin::pin!(reader.windows(&item.list));
         while let Some(window) = windows.next().await {
@@ -216,23 +220,30 @@ impl Writing<'_, '_> {
                 }
             };
             if let Err(error) = written {
-                self.settle(item, Err(error));
-                return Ok(());
+                return self.settle(planned, Err(error));
             }
         }
         let done = pending.finish(target, item.mode, ids, true);
-        self.settle(item, done.map(|()| item.bytes));
-        Ok(())
+        self.settle(planned, done.map(|()| item.bytes))
     }
 
-    fn settle(&mut self, item: &ConfigItem, done: std::io::Result<u64>) {
-        match done {
+    /// A full disk ends it: homeserver.yaml and the key are not written then. Configuration lies on many disks, so of one that is
+    /// read-only only its own files are problems.
+    fn settle(&mut self, planned: &PlannedItem, done: std::io::Result<u64>) -> anyhow::Result<()> {
+        let error = match done {
             Ok(bytes) => {
                 self.report.config_items += 1;
                 self.report.written_bytes += bytes;
+                return Ok(());
             }
-            Err(error) => self.note(item, ProblemKind::Unreadable, format!("cannot be written: {error}")),
-        }
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => error,
+            Err(error) => match Full::of(&planned.target, error) {
+                Ok(full) => return Err(full.into()),
+                Err(error) => error,
+            },
+        };
+        self.note(&planned.item, ProblemKind::Unreadable, format!("cannot be written: {error}"));
+        Ok(())
     }
 
     fn note(&mut self, item: &ConfigItem, kind: ProblemKind, message: String) {

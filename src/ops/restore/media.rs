@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::choice::Choice;
 use super::plan::Plan;
-use super::write::{self, Ids, Pending};
+use super::write::{self, Full, Ids, Pending};
 use super::{Options, Report};
 use crate::format::BlobId;
 use crate::format::manifest::{MediaEntry, Shard};
@@ -47,7 +48,15 @@ struct PlannedFile {
 }
 
 /// How writing one file ended.
-type Written = Result<u64, Problem>;
+type Written = Result<u64, Unwritten>;
+
+/// Why a file could not be written.
+enum Unwritten {
+    /// It alone.
+    One(Problem),
+    /// Nor can any other.
+    All(Full),
+}
 
 /// Write all media of the plan.
 pub(super) async fn write(
@@ -72,7 +81,7 @@ pub(super) async fn write(
         options,
         is_root,
     };
-    write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, &error))?;
+    write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, error))?;
     let choice = Choice::make(reader, snapshot, options, run).await?;
     run.progress.stage("media", Some(media.bytes), Some(media.files));
     let mut waiting = Waiting::default();
@@ -99,11 +108,12 @@ pub(super) async fn write(
     Ok(())
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> Error {
-    Error::failed(
-        format!("{} cannot be made: {error}", path.display()),
-        "run as root or as the user of Synapse, or restore with --to",
-    )
+fn cannot(path: &Path, error: std::io::Error) -> anyhow::Error {
+    let hint = "run as root or as the user of Synapse, or restore with --to";
+    match Full::of(path, error) {
+        Ok(full) => full.into(),
+        Err(error) => Error::failed(format!("{} cannot be made: {error}", path.display()), hint).into(),
+    }
 }
 
 fn note(report: &mut Report, problem: Problem, run: &Run<'_>) {
@@ -187,7 +197,8 @@ async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, repor
                     report.media_files += 1;
                     report.written_bytes += bytes;
                 }
-                Err(problem) => note(report, problem, run),
+                Err(Unwritten::One(problem)) => note(report, problem, run),
+                Err(Unwritten::All(full)) => return Err(full.into()),
             }
         }
     }
@@ -279,9 +290,21 @@ async fn write_window(reader: &Reader, store: &Store<'_>, window: Vec<PlannedFil
         .collect();
     let jobs: Vec<_> = window.iter().map(|file| store.job(file, &blobs)).collect();
     let bytes = window.iter().map(|file| file.entry.bytes).sum();
-    let written = tokio::task::spawn_blocking(move || jobs.into_iter().map(Job::write).collect()).await?;
+    let written = tokio::task::spawn_blocking(move || write_all(jobs)).await?;
     run.progress.advance("media", bytes, window.len() as u64);
     Ok(written)
+}
+
+/// One after the other, as long as the disk takes any.
+fn write_all(jobs: Vec<Job>) -> Vec<Written> {
+    let mut written = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        written.push(job.write());
+        if matches!(written.last(), Some(Err(Unwritten::All(_)))) {
+            break;
+        }
+    }
+    written
 }
 
 /// A file with all its bytes, ready to be written.
@@ -339,36 +362,47 @@ impl Place {
         }
     }
 
-    fn target(&self) -> Result<&Path, Problem> {
-        self.target
-            .as_deref()
-            .map_err(|message| self.problem(ProblemKind::Damaged, message.clone()))
+    fn damaged(&self, message: String) -> Unwritten {
+        Unwritten::One(self.problem(ProblemKind::Damaged, message))
     }
 
-    fn io(&self, error: &std::io::Error) -> Problem {
-        self.problem(ProblemKind::Unreadable, format!("cannot be written: {error}"))
+    fn target(&self) -> Result<&Path, Unwritten> {
+        self.target.as_deref().map_err(|message| self.damaged(message.clone()))
     }
 
-    fn begin(&self) -> Result<Pending, Problem> {
+    fn io(&self, target: &Path, error: std::io::Error) -> Unwritten {
+        match Full::of(target, error) {
+            Ok(full) => Unwritten::All(full),
+            Err(error) => Unwritten::One(self.problem(ProblemKind::Unreadable, format!("cannot be written: {error}"))),
+        }
+    }
+
+    fn begin(&self) -> Result<Pending, Unwritten> {
         let target = self.target()?;
         let begun = write::make_parents(target, self.ids).and_then(|()| Pending::new(target));
-        begun.map_err(|error| self.io(&error))
+        begun.map_err(|error| self.io(target, error))
     }
 
-    fn finish(&self, pending: Pending) -> Result<(), Problem> {
+    fn write(&self, pending: &mut Pending, blob: &Bytes) -> Result<u64, Unwritten> {
         let target = self.target()?;
-        pending.finish(target, self.mode, self.ids, false).map_err(|error| self.io(&error))
+        let written = pending.write(blob).map(|()| blob.len() as u64);
+        written.map_err(|error| self.io(target, error))
+    }
+
+    fn finish(&self, pending: Pending) -> Result<(), Unwritten> {
+        let target = self.target()?;
+        let finished = pending.finish(target, self.mode, self.ids, false);
+        finished.map_err(|error| self.io(target, error))
     }
 }
 
 impl Job {
     fn write(self) -> Written {
-        let content = self.content.map_err(|message| self.place.problem(ProblemKind::Damaged, message))?;
+        let content = self.content.map_err(|message| self.place.damaged(message))?;
         let mut pending = self.place.begin()?;
         let mut bytes = 0;
         for blob in content {
-            pending.write(&blob).map_err(|error| self.place.io(&error))?;
-            bytes += blob.len() as u64;
+            bytes += self.place.write(&mut pending, &blob)?;
         }
         self.place.finish(pending)?;
         Ok(bytes)
@@ -377,27 +411,28 @@ impl Job {
 
 /// A large file, a few blobs at a time.
 async fn write_large(reader: &Reader, store: &Store<'_>, file: &PlannedFile) -> anyhow::Result<Written> {
-    let place = store.place(&file.entry);
+    let place = Arc::new(store.place(&file.entry));
     let mut pending = match place.begin() {
         Ok(pending) => pending,
-        Err(problem) => return Ok(Err(problem)),
+        Err(unwritten) => return Ok(Err(unwritten)),
     };
     let mut bytes = 0;
     for blobs in file.blobs.chunks(2) {
         for blob in reader.fetch(blobs).await? {
             let blob = match blob {
                 Ok(blob) => blob,
-                Err(error) => return Ok(Err(place.problem(ProblemKind::Damaged, format!("{:#}", anyhow::Error::from(error))))),
+                Err(error) => return Ok(Err(place.damaged(format!("{:#}", anyhow::Error::from(error))))),
             };
-            bytes += blob.len() as u64;
+            let to = Arc::clone(&place);
             let (back, written) = tokio::task::spawn_blocking(move || {
-                let written = pending.write(&blob);
+                let written = to.write(&mut pending, &blob);
                 (pending, written)
             })
             .await?;
             pending = back;
-            if let Err(error) = written {
-                return Ok(Err(place.io(&error)));
+            match written {
+                Ok(more) => bytes += more,
+                Err(unwritten) => return Ok(Err(unwritten)),
             }
         }
     }

@@ -27,6 +27,7 @@ mod write;
 
 pub use choice::Uploaded;
 pub(super) use load::expected;
+pub(super) use write::is_full;
 
 /// Where a database of the snapshot goes.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,11 +162,38 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         report.databases.push(loaded.name);
         report.one_time_keys += loaded.one_time_keys;
     }
-    media::write(&reader, &snapshot, &plan, options, &mut report, run).await?;
-    let written = config::write(&reader, &plan, last, options, &mut report, run).await;
-    written.context("write the configuration")?;
+    let written = write_files(&reader, &snapshot, &plan, last, options, &mut report, run).await;
+    written.map_err(|error| goes_on(error, &report))?;
     report.next_steps = advice::next_steps(&snapshot, options);
     Ok(report)
+}
+
+/// Media, then the configuration, homeserver.yaml and the signing key last.
+async fn write_files(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    plan: &plan::Plan,
+    last: config::Last,
+    options: &Options,
+    report: &mut Report,
+    run: &Run<'_>,
+) -> anyhow::Result<()> {
+    media::write(reader, snapshot, plan, options, report, run).await?;
+    let written = config::write(reader, plan, last, options, report, run).await;
+    written.context("write the configuration")
+}
+
+/// A disk that was full half way: what is there need not be brought back again.
+fn goes_on(error: anyhow::Error, report: &Report) -> anyhow::Error {
+    if !error.chain().any(<dyn std::error::Error>::is::<write::Full>) {
+        return error;
+    }
+    let loaded: String = report.databases.iter().map(|name| format!(" --database {name}=skip")).collect();
+    let hint = format!("make room there, then restore again with `--resume{loaded}`: what is there already stays as it is");
+    error.context(Error::failed(
+        "the restore stopped half way, before homeserver.yaml was written",
+        hint,
+    ))
 }
 
 /// G4: what a late snapshot relies on may be gone, so everything is looked for before anything is written.

@@ -7,12 +7,42 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 /// Whose a file is; `None` leaves it to the process.
 pub(super) type Ids = Option<(u32, u32)>;
+
+/// A disk that takes nothing more: what is true of this file is true of all that come after it.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written", .path.display())]
+pub(super) struct Full {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Full {
+    /// Is it that? Else the error is of this one file.
+    pub(super) fn of(path: &Path, error: io::Error) -> Result<Self, io::Error> {
+        if is_full(&error) {
+            Ok(Self {
+                path: path.to_owned(),
+                source: error,
+            })
+        } else {
+            Err(error)
+        }
+    }
+}
+
+/// No room is left, or no quota, or the disk has become read-only.
+pub(in crate::ops) fn is_full(error: &io::Error) -> bool {
+    let full = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
+    Errno::from_io_error(error).is_some_and(|errno| full.contains(&errno))
+}
 
 /// Mode of folders that are made on the way.
 const FOLDER_MODE: u32 = 0o755;
