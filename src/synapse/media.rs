@@ -58,6 +58,11 @@ impl MediaKind {
             Self::UrlCacheThumbnail => "url_cache_thumbnails",
         }
     }
+
+    /// Thumbnails are made anew by Synapse when somebody asks, previews of links expire: a missing one is no loss.
+    pub const fn heals(self) -> bool {
+        !matches!(self, Self::Local | Self::Remote)
+    }
 }
 
 /// Which kinds are wanted; local uploads always are.

@@ -17,7 +17,7 @@ use crate::ops::connect::LOCK_SECONDS;
 use crate::ops::items::{self, DELETED, media_name};
 use crate::ops::{Run, Share};
 use crate::repo::reader::Reader;
-use crate::synapse::media::{MediaChoice, MediaItem, MediaKind, MediaRow, MediaTables};
+use crate::synapse::media::{MediaChoice, MediaItem, MediaRow, MediaTables};
 use crate::synapse::postgres::Session;
 use crate::synapse::postgres::session::Purpose;
 
@@ -160,10 +160,7 @@ impl Compare<'_> {
             if self.shard_lost {
                 continue;
             }
-            if matches!(
-                row.kind,
-                MediaKind::LocalThumbnail | MediaKind::RemoteThumbnail | MediaKind::UrlCacheThumbnail
-            ) {
+            if row.kind.heals() {
                 self.tally.healed += 1;
                 continue;
             }
@@ -189,11 +186,8 @@ impl Compare<'_> {
             self.tally.known += 1;
             return;
         };
-        // Synapse may make thumbnails anew at any time.
-        if matches!(
-            row.kind,
-            MediaKind::LocalThumbnail | MediaKind::RemoteThumbnail | MediaKind::UrlCacheThumbnail
-        ) {
+        // Synapse may make them anew at any time.
+        if row.kind.heals() {
             return;
         }
         let item = media_name(&entry.path);
@@ -228,7 +222,7 @@ impl Compare<'_> {
         for (count, what) in [
             (bare, "without a file"),
             (self.tally.known, "named by the snapshot as a problem"),
-            (self.tally.healed, "thumbnails that Synapse makes again"),
+            (self.tally.healed, "thumbnails or previews that Synapse makes again"),
             (deleted, "deleted while the snapshot was taken"),
         ] {
             if count > 0 {

@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use super::build::{OBJECTS_AT_ONCE, still_there};
-use super::{Counts, Task, heals};
+use super::{Counts, Task};
 use crate::format::BlobId;
 use crate::format::snapshot::ProblemKind;
 use crate::ops::backup::offsite::{self, Found};
@@ -79,7 +79,7 @@ pub(super) async fn audit(task: &Task<'_>, rows: Vec<MediaRow>, counts: &Mutex<C
     let mut missing = Vec::new();
     for (row, stand) in chosen.iter().zip(stands) {
         match stand {
-            _ if heals(row.kind) => {}
+            _ if row.kind.heals() => {}
             Stand::Missing => missing.push(row),
             Stand::Length(bytes) => check_length(task, row, bytes, counts),
             Stand::Odd(kind, message) => task.problem_outside(counts, kind, &row.path, message),

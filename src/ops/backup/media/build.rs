@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::audit;
 use super::previous::is_damage;
-use super::{Counts, Task, heals, row_state};
+use super::{Counts, Task, row_state};
 use crate::format::manifest::{MediaBlob, MediaEntry, RowDigest, Shard, ShardRef, decode_shard};
 use crate::format::snapshot::ProblemKind;
 use crate::format::{ItemPath, PackId, PackKind};
@@ -244,7 +244,7 @@ async fn read_offsite(
     for (place, outcome) in reads {
         match outcome {
             Outcome::Missing => left.push(place),
-            Outcome::Failed(..) if heals(group.rows[place].kind) => left.push(place),
+            Outcome::Failed(..) if group.rows[place].kind.heals() => left.push(place),
             outcome => placed[place] = Some(settle(task, &group.rows[place], outcome, counts).await?),
         }
     }
@@ -266,7 +266,7 @@ async fn look_again(
     for place in missing {
         let row = &group.rows[place];
         task.run.progress.advance("media", 0, 1);
-        if heals(row.kind) {
+        if row.kind.heals() {
             counts.lock().unwrap_or_else(PoisonError::into_inner).report.thumbnails_missing += 1;
         } else if there.contains(&row.path) {
             placed[place] = Some(lost(task, row, ProblemKind::Missing, NO_FILE.to_owned(), counts));
@@ -283,7 +283,7 @@ async fn look_again(
 /// The paths of these rows that the live database still has; thumbnails are not asked for.
 pub(super) async fn still_there<'a>(task: &Task<'_>, rows: impl Iterator<Item = &'a MediaRow>) -> anyhow::Result<HashSet<String>> {
     let asked = rows
-        .filter(|row| !heals(row.kind))
+        .filter(|row| !row.kind.heals())
         .map(|row| (row.kind, row.path.clone()))
         .collect();
     task.live.still_there(asked).await.context("look for rows whose files are missing")
@@ -343,7 +343,7 @@ fn odd(row: &MediaRow, file: &SavedFile) -> Option<(ProblemKind, String)> {
     if file.changed {
         return Some((ProblemKind::Changed, "it changed while it was read".into()));
     }
-    if heals(row.kind) {
+    if row.kind.heals() {
         // Synapse may make thumbnails anew at any time.
         return None;
     }

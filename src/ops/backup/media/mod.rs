@@ -291,7 +291,7 @@ fn bad_id(task: &Task<'_>, kind: MediaKind, text: &str, counts: &Mutex<Counts>) 
     let counted = |count: fn(&mut MediaReport) -> &mut u64| {
         *count(&mut counts.lock().unwrap_or_else(PoisonError::into_inner).report) += 1;
     };
-    if heals(kind) {
+    if kind.heals() {
         return counted(|report| &mut report.thumbnails_missing);
     }
     counted(|report| &mut report.missing);
@@ -305,9 +305,4 @@ fn row_state(row: &MediaRow) -> RowState {
         length: row.bytes,
         sha256: row.sha256.map(BlobId::from_bytes),
     }
-}
-
-/// Thumbnails are made anew by Synapse when somebody asks, previews of links expire: missing ones are only counted.
-fn heals(kind: MediaKind) -> bool {
-    !matches!(kind, MediaKind::Local | MediaKind::Remote)
 }
