@@ -177,3 +177,33 @@ async fn a_given_database_is_made_and_dropped_or_lent_and_emptied_and_never_some
     assert_eq!(cluster.psql(&lent, "SELECT count(*) FROM of_a_person"), "0");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_that_are_gone_or_made_anew_are_no_more_a_fault_than_for_a_backup() {
+    let (home, repository) = (Home::new(), fresh().await);
+    home.sql(
+        "INSERT INTO local_media_repository (media_id, media_type, media_length, created_ts, url_cache) VALUES \
+         ('2026-11-01_GoneFromTheCache', 'image/png', 500, 1, 'https://a'), ('2026-11-01_MadeAnew', 'image/png', 500, 1, 'https://b')",
+    );
+    home.write("var/media/url_cache/2026-11-01/MadeAnew", &crate::homeserver::noise(9, 700));
+    let with_previews = backup::Options {
+        url_cache: true,
+        ..crate::rig::options()
+    };
+    let taken = backup::backup(&repository, &home.discover(), &with_previews, &run()).await.unwrap();
+    assert_eq!(taken.problems, []);
+    let folder = tempfile::tempdir().unwrap();
+    let report = drilled(&repository, &options(folder.path(), "latest", "drill_previews")).await;
+    assert_eq!(report.problems, []);
+    let figure = "6 rows, 5 files and 44400 bytes read back and hashed; 1 thumbnails or previews that Synapse makes again";
+    assert!(figures(&report).contains(&("media", true, figure)), "{:#?}", report.checks);
+
+    // Without its rows nothing is known of all that.
+    let skipped = drill::Options {
+        databases: Databases::Given(vec![("synapse".into(), DatabaseTarget::Skip)]),
+        ..options(folder.path(), "latest", "")
+    };
+    let report = drilled(&repository, &skipped).await;
+    let items: Vec<&str> = report.problems.iter().map(|problem| problem.item.as_str()).collect();
+    assert_eq!((report.passed, items), (false, vec!["database/synapse"]));
+}

@@ -83,7 +83,7 @@ pub(super) async fn load<'a>(trial: &Trial<'a>, stage: &mut Stage, checks: &mut 
     Ok(loaded)
 }
 
-fn is_skipped(database: &Database, options: &Options) -> bool {
+pub(super) fn is_skipped(database: &Database, options: &Options) -> bool {
     match &options.databases {
         Databases::Private => false,
         Databases::Given(given) => given

@@ -160,7 +160,7 @@ async fn try_out(
     run: &Run<'_>,
 ) -> anyhow::Result<Checks> {
     let mut checks = Checks::default();
-    check_parts(snapshot, &mut checks);
+    check_parts(snapshot, options, &mut checks);
     let trial = Trial {
         repository,
         snapshot,
@@ -180,16 +180,22 @@ async fn try_out(
 }
 
 /// What was left out (`--only`) does not live again, however well the rest comes back.
-fn check_parts(snapshot: &Snapshot, checks: &mut Checks) {
+fn check_parts(snapshot: &Snapshot, options: &Options, checks: &mut Checks) {
     let there = retention::parts_of(snapshot);
     let lacking: Vec<&str> = super::all_parts().difference(&there).map(Part::word).collect();
-    if lacking.is_empty() {
-        return;
-    }
     let mut found = Found::default();
-    let message = format!("it has no {}: drill one that was taken without --only", lacking.join(" and no "));
-    found.add(ProblemKind::Missing, format!("snapshot {}", snapshot.id), message);
-    checks.add("parts", format!("{} of 3", there.len()), found);
+    if !lacking.is_empty() {
+        let message = format!("it has no {}: drill one that was taken without --only", lacking.join(" and no "));
+        found.add(ProblemKind::Missing, format!("snapshot {}", snapshot.id), message);
+    }
+    let own = snapshot.databases.iter().filter(|database| database.name.starts_with("synapse"));
+    for database in own.filter(|database| databases::is_skipped(database, options)) {
+        let message = "it was left out of the drill, so nothing is known of it";
+        found.add(ProblemKind::Missing, format!("database/{}", database.name), message);
+    }
+    if found.count() > 0 {
+        checks.add("parts", format!("{} of 3", there.len()), found);
+    }
 }
 
 /// What all steps of a drill share.
