@@ -41,7 +41,7 @@ struct Marker {
 #[derive(Deserialize)]
 struct Role {
     name: String,
-    is_member: bool,
+    is_ours: bool,
 }
 
 /// May owners and privileges be loaded as the dump has them?
@@ -51,7 +51,7 @@ pub struct Ownership {
     pub keep_owners: bool,
     /// Each role that the dump names exists.
     pub keep_privileges: bool,
-    /// Roles that are not there, or that our role is no member of.
+    /// Roles that are not there, or that our role may not act for.
     pub lacking: Vec<String>,
 }
 
@@ -192,12 +192,14 @@ pub(super) async fn maintenance(info: &ConnInfo, tools: &Tools) -> Result<Sessio
 pub async fn ownership(session: &mut Session, owners: &[String], grantees: &[String]) -> Result<Ownership, Error> {
     let wanted = sql::literals(owners.iter().chain(grantees).map(String::as_str));
     let wanted = if wanted.is_empty() { "NULL".to_owned() } else { wanted };
+    // Since 16 a member may lack the right to SET ROLE, as who made the role does, and only that gives things away.
+    let right = if session.server().version().major >= 16 { "SET" } else { "MEMBER" };
     let query = format!(
-        "SELECT rolname AS name, pg_catalog.pg_has_role(current_user, oid, 'MEMBER') AS is_member \
+        "SELECT rolname AS name, pg_catalog.pg_has_role(current_user, oid, '{right}') AS is_ours \
          FROM pg_catalog.pg_roles WHERE rolname IN ({wanted})"
     );
     let roles: Vec<Role> = session.query("the list of roles", &query).await?;
-    let ours = |name: &String| roles.iter().any(|role| role.name == *name && role.is_member);
+    let ours = |name: &String| roles.iter().any(|role| role.name == *name && role.is_ours);
     let there = |name: &String| roles.iter().any(|role| role.name == *name);
     let keep_owners = owners.iter().all(ours);
     let keep_privileges = keep_owners && grantees.iter().all(there);
