@@ -151,6 +151,34 @@ async fn drop_database(session: &mut Session, database: &str) -> Result<(), Erro
     session.execute("dropping the scratch database", &statement).await
 }
 
+#[derive(Deserialize)]
+struct Right {
+    is_ours: bool,
+}
+
+/// Before 15 `public` belongs to the server's superuser, not to the owner of the database.
+const MAY_DROP_PUBLIC: &str = "SELECT coalesce(pg_catalog.bool_and(pg_catalog.pg_has_role(current_user, nspowner, 'USAGE')), true) AS is_ours \
+    FROM pg_catalog.pg_namespace WHERE nspname = 'public'";
+
+/// What is in `public` and our role's, but not the schema. The statements are made before the first of them runs, since each
+/// may take others' objects away with it.
+const EMPTY_PUBLIC: &str = "DO $$ DECLARE one text; BEGIN FOREACH one IN ARRAY ARRAY( \
+    SELECT statement FROM ( \
+    SELECT 1, pg_catalog.format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname) FROM pg_catalog.pg_extension AS e \
+        WHERE e.extnamespace = 'public'::pg_catalog.regnamespace AND pg_catalog.pg_has_role(current_user, e.extowner, 'USAGE') \
+    UNION ALL SELECT 2, pg_catalog.format('DROP %s IF EXISTS public.%I CASCADE', CASE c.relkind WHEN 'v' THEN 'VIEW' \
+            WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, c.relname) \
+        FROM pg_catalog.pg_class AS c WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e') \
+    UNION ALL SELECT 3, pg_catalog.format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc AS p \
+        WHERE p.pronamespace = 'public'::pg_catalog.regnamespace \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype IN ('e', 'i')) \
+    UNION ALL SELECT 4, pg_catalog.format('DROP TYPE IF EXISTS public.%I CASCADE', t.typname) FROM pg_catalog.pg_type AS t \
+        LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid \
+        WHERE t.typnamespace = 'public'::pg_catalog.regnamespace AND (t.typtype IN ('d', 'e', 'r') OR (t.typtype = 'c' AND c.relkind = 'c')) \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid AND d.deptype = 'e') \
+    ) AS made(rank, statement) ORDER BY rank) LOOP EXECUTE one; END LOOP; END $$";
+
 /// Everything that a load puts into a database that was empty.
 async fn empty(session: &mut Session) -> Result<(), Error> {
     let what = "emptying the scratch database";
@@ -158,10 +186,20 @@ async fn empty(session: &mut Session) -> Result<(), Error> {
         "DO $$ DECLARE one text; BEGIN FOR one IN SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace \
             WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public') LOOP EXECUTE 'DROP SCHEMA ' || one || ' CASCADE'; END LOOP; \
             PERFORM pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata; END $$",
-        "DROP SCHEMA IF EXISTS public CASCADE",
-        "CREATE SCHEMA public",
-        "GRANT USAGE ON SCHEMA public TO PUBLIC",
     ] {
+        session.execute(what, statement).await?;
+    }
+    let is_ours = session.one::<Right>(what, MAY_DROP_PUBLIC).await?.is_ours;
+    let public: &[&str] = if is_ours {
+        &[
+            "DROP SCHEMA IF EXISTS public CASCADE",
+            "CREATE SCHEMA public",
+            "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        ]
+    } else {
+        &[EMPTY_PUBLIC]
+    };
+    for statement in public {
         session.execute(what, statement).await?;
     }
     let statement = format!("COMMENT ON DATABASE {} IS NULL", sql::name(&session.server().database.clone()));
