@@ -36,7 +36,7 @@ pub(super) async fn facts_of(info: &ConnInfo) -> Facts {
 }
 
 /// From one database into another, `cut` bytes short of the whole, in pieces of `piece` bytes.
-async fn copy(from: &ConnInfo, to: &ConnInfo, options: LoadOptions, piece: usize, cut: usize) -> Result<Loaded, Error> {
+pub(super) async fn copy(from: &ConnInfo, to: &ConnInfo, options: LoadOptions, piece: usize, cut: usize) -> Result<Loaded, Error> {
     let snapshot = Snapshot::export(from, &tools().await, 5).await?;
     let mut dump = super::dump::dump(from, &snapshot).await;
     let mut bytes = BytesMut::new();

@@ -56,7 +56,7 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Lines of the table of contents that are left out, since only a superuser could load them.
+    /// Lines of the table of contents that are left out, since they speak of what somebody else owns.
     pub fn left_out(&self) -> &[String] {
         self.contents.left_out()
     }

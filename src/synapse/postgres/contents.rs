@@ -50,7 +50,7 @@ impl Entry {
 }
 
 impl Contents {
-    /// Read it. Who is no superuser cannot load all: the lines that are left out are remembered.
+    /// Read it. The lines that are left out are remembered.
     pub(super) fn read(text: &str, superuser: bool) -> Self {
         let mut contents = Self::default();
         for line in text.lines() {
@@ -60,7 +60,7 @@ impl Contents {
                     entry.depends_on = ids.collect();
                 }
             } else if let Some(id) = line.split(';').next().and_then(|id| id.parse().ok()) {
-                if !superuser && needs_superuser(line) {
+                if is_left_out(line, superuser) {
                     contents.left_out.push(line.to_owned());
                 }
                 contents.entries.push(Entry {
@@ -107,19 +107,28 @@ impl Contents {
 }
 
 /// Of a table of contents, the list to load and the lines that are left out; no list when none is.
-pub(super) fn split_contents(contents: &str) -> (Option<String>, Vec<String>) {
-    let (kept, left_out): (Vec<&str>, Vec<&str>) = contents.lines().partition(|line| !needs_superuser(line));
+pub(super) fn split_contents(contents: &str, superuser: bool) -> (Option<String>, Vec<String>) {
+    let (kept, left_out): (Vec<&str>, Vec<&str>) = contents.lines().partition(|line| !is_left_out(line, superuser));
     let list = if left_out.is_empty() { None } else { Some(kept.join("\n")) };
     (list, left_out.into_iter().map(str::to_owned).collect())
 }
 
 /// `3358; 0 0 COMMENT - EXTENSION pg_trgm `, and the comment on the schema `public`, which servers before 15 give to
-/// their own superuser.
-fn needs_superuser(line: &str) -> bool {
-    let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
-    line.starts_with(|first: char| first.is_ascii_digit())
-        && (entry.starts_with("COMMENT - EXTENSION ") || entry.starts_with("COMMENT - SCHEMA public "))
+/// their own superuser. Nobody loads the owner of `public`, `3; 2615 2200 SCHEMA - public postgres`: `pg_dump` since 15
+/// writes that superuser's name for servers before 15, which the target may not have; a new database gives `public` to
+/// whom it should. It is the one schema of that number, or a name without a space: names are printed without quotes.
+fn is_left_out(line: &str, superuser: bool) -> bool {
+    let mut words = line.splitn(4, ' ').skip(2);
+    let (oid, entry) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let is_public = entry
+        .strip_prefix("SCHEMA - public ")
+        .is_some_and(|owner| oid == PUBLIC_OID || !owner.contains(' '));
+    let needs_superuser = entry.starts_with("COMMENT - EXTENSION ") || entry.starts_with("COMMENT - SCHEMA public ");
+    line.starts_with(|first: char| first.is_ascii_digit()) && (is_public || needs_superuser && !superuser)
 }
+
+/// Of the schema `public` that a database begins with (`pg_namespace.dat` of PostgreSQL).
+const PUBLIC_OID: &str = "2200";
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -176,17 +185,27 @@ mod tests {
     }
 
     #[test]
-    fn only_comments_on_what_others_own_are_left_out() {
-        for (line, expected) in [
-            ("3358; 0 0 COMMENT - EXTENSION pg_trgm ", true),
-            ("3357; 0 0 COMMENT - SCHEMA public postgres", true),
-            ("2; 3079 16400 EXTENSION - pg_trgm ", false),
-            ("3359; 0 0 COMMENT public TABLE users synapse", false),
-            ("; Archive created at 0 0 COMMENT - EXTENSION x", false),
-            ("", false),
+    fn only_what_others_own_is_left_out() {
+        for (line, expected, of_superuser) in [
+            ("3358; 0 0 COMMENT - EXTENSION pg_trgm ", true, false),
+            ("3357; 0 0 COMMENT - SCHEMA public postgres", true, false),
+            ("3; 2615 2200 SCHEMA - public postgres", true, true),
+            ("3; 2615 2200 SCHEMA - public the admin", true, true),
+            ("3; 2615 16999 SCHEMA - public postgres", true, true),
+            ("4; 2615 16388 SCHEMA - public things synapse", false, false),
+            ("5; 2615 16389 SCHEMA - publications synapse", false, false),
+            ("3360; 0 0 ACL - SCHEMA public postgres", false, false),
+            ("2; 3079 16400 EXTENSION - pg_trgm ", false, false),
+            ("3359; 0 0 COMMENT public TABLE users synapse", false, false),
+            ("; Archive created at 0 0 COMMENT - EXTENSION x", false, false),
+            ("", false, false),
         ] {
-            assert_eq!(needs_superuser(line), expected, "{line}");
+            assert_eq!(
+                (is_left_out(line, false), is_left_out(line, true)),
+                (expected, of_superuser),
+                "{line}"
+            );
         }
-        assert_eq!(split_contents("2; 3079 16400 EXTENSION - pg_trgm ").0, None);
+        assert_eq!(split_contents("2; 3079 16400 EXTENSION - pg_trgm ", false).0, None);
     }
 }

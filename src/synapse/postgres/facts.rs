@@ -329,10 +329,13 @@ const VIEWS: &str = "SELECT schemaname AS schema, matviewname AS name FROM pg_ca
 const EXTENSIONS: &str = "SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema FROM pg_catalog.pg_extension AS e \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace ORDER BY 1";
 pub(super) const LARGE_OBJECTS: &str = "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_largeobject_metadata";
-/// `pg_shdepend` leaves out the role that made the cluster, so tables, schemas and functions are asked as well.
+/// `pg_shdepend` leaves out the role that made the cluster, so tables, schemas and functions are asked as well. The owner
+/// of `public` is nobody that a load needs (`contents`).
 const OWNERS: &str = "SELECT DISTINCT pg_catalog.pg_get_userbyid(owner) AS name FROM ( \
     SELECT d.refobjid AS owner FROM pg_catalog.pg_shdepend AS d JOIN pg_catalog.pg_database AS b ON b.oid = d.dbid \
         WHERE b.datname = pg_catalog.current_database() AND d.deptype = 'o' AND d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace AS s WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+            AND s.oid = d.objid AND s.nspname = 'public') \
     UNION ALL SELECT c.relowner FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
     UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \

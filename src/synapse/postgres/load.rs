@@ -2,9 +2,9 @@
 //!
 //! A stream of rows needs nothing but that. A dump of everything, as earlier snapshots have it, does:
 //! A role that is no superuser cannot comment on extensions that somebody else made, yet every dump does so. The only
-//! exact way to leave that out is `--use-list`, and the list is in the head of the dump: so the head is kept until
-//! `pg_restore --list` can read it, then given again to the real `pg_restore`, with a list that lacks those comments and
-//! nothing else. A superuser's load needs none of this and streams at once. The definitions alone are loaded by `archive`.
+//! exact way to leave that out, and who owns `public`, is `--use-list`, and the list is in the head of the dump: so the
+//! head is kept until `pg_restore --list` can read it, then given again to the real `pg_restore`, with a list that lacks
+//! those lines and nothing else. The definitions alone are loaded by `archive`.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -102,7 +102,7 @@ impl Load {
             stage: head,
             left_out: Vec::new(),
         };
-        if load.options.superuser || load.options.content == Content::Rows {
+        if load.options.content == Content::Rows {
             load.stage = Stage::Streaming(Box::new(load.restore(None)?));
         }
         Ok(load)
@@ -201,7 +201,7 @@ impl Load {
         let mut parts = parts.clone();
         let contents = self.contents(&parts).await?;
         let list;
-        (list, self.left_out) = split_contents(&contents);
+        (list, self.left_out) = split_contents(&contents, self.options.superuser);
         let mut child = self.restore(list.as_deref())?;
         for part in &mut parts {
             if !child.write(part).await? {
