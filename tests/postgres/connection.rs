@@ -162,6 +162,41 @@ async fn root_becomes_the_user_of_synapse_for_peer_authentication() {
 }
 
 #[tokio::test]
+async fn the_password_file_is_that_of_the_user_of_synapse() {
+    let cluster = shared();
+    let user = cluster.role("at_home", "from the file");
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".pgpass");
+    std::fs::write(&file, format!("127.0.0.1:{}:*:{user}:from the file\n", cluster.port)).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    if cluster::is_root() {
+        for path in [home.path(), &file] {
+            std::os::unix::fs::chown(path, Some(cluster.owner.uid), Some(cluster.owner.gid)).unwrap();
+        }
+    }
+    let open = |ours: &std::path::Path, theirs: Option<&std::path::Path>| {
+        let surroundings = Surroundings {
+            variables: arguments(&[("HOME", ours.to_str().unwrap())]),
+            working_directory: None,
+            root: true,
+            run_as: Some(RunAs {
+                uid: cluster.owner.uid,
+                gid: cluster.owner.gid,
+                home: theirs.map(Into::into),
+            }),
+        };
+        let port = cluster.port.to_string();
+        let pairs = [("dbname", "postgres"), ("user", &*user), ("host", "127.0.0.1"), ("port", &port)];
+        let info = ConnInfo::from_arguments(&arguments(&pairs), &surroundings).unwrap();
+        async move { Session::open(&info, &tools().await, Purpose::Read, 5).await }
+    };
+    let elsewhere = std::path::Path::new("/nonexistent");
+    open(elsewhere, Some(home.path())).await.unwrap().close().await;
+    let error = open(home.path(), None).await.unwrap_err();
+    assert!(error.to_string().contains("no password supplied"), "{error}");
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_hint_and_comes_at_once() {
     let cluster = shared();
     let user = cluster.role("refused", "right");

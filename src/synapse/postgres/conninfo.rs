@@ -266,9 +266,11 @@ impl ConnInfo {
         command.current_dir(&self.working_directory);
         if let Some(run_as) = &self.run_as {
             command.uid(run_as.uid).gid(run_as.gid);
-            if let Some(home) = &run_as.home {
-                command.env("HOME", home);
-            }
+            // Ours is not theirs. Without one, libpq asks for that of the user id.
+            match &run_as.home {
+                Some(home) => command.env("HOME", home),
+                None => command.env_remove("HOME"),
+            };
         }
         command
     }
