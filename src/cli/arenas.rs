@@ -4,6 +4,8 @@
 //! large media took 290 MiB where it takes 150 with two of them, and more on a machine with more cores (ADR 8). It is told so by
 //! the environment alone, at its very beginning; so the program begins again.
 
+#![expect(clippy::disallowed_methods, reason = "this is cli, where the environment may be read")]
+
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 

@@ -166,6 +166,7 @@ fn decides(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(repo::Error::Sealing { .. }) => return Some(USAGE),
         // It shows through: only its own causes are links of the chain.
         Some(repo::Error::Store(error)) => return decides(error),
+        Some(repo::Error::Session(error)) => return decides(&**error),
         _ => {}
     }
     match error.downcast_ref() {

@@ -229,6 +229,9 @@ pub enum Error {
     /// A task of ours ended before its work did.
     #[error("a worker ended early: {0}")]
     Worker(String),
+    /// The failure that ended a session of writing, as everyone is told who still wanted something of it.
+    #[error(transparent)]
+    Session(Arc<Error>),
 }
 
 impl Error {
@@ -253,6 +256,7 @@ impl Error {
                     .into(),
             ),
             Self::Store(error) => error.hint(),
+            Self::Session(error) => error.hint(),
             Self::Spool { .. } => Some("about 160 bytes of room are needed there for each blob of the repository".into()),
             Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
         }

@@ -10,7 +10,6 @@
 //! `JoinSet` of the writer and is joined by [`Writer::finish`] or [`Writer::abort`].
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -101,8 +100,7 @@ struct Inner {
     /// Packs being completed, and the ticker of the segments.
     tasks: Mutex<JoinSet<()>>,
     /// The first failure of any task: it ends the session.
-    failure: OnceLock<String>,
-    failed: Mutex<Option<Error>>,
+    failure: OnceLock<Arc<Error>>,
     broken: CancellationToken,
     totals: Mutex<Finished>,
     new_bytes: std::sync::atomic::AtomicU64,
@@ -110,17 +108,6 @@ struct Inner {
     relied: Mutex<BTreeSet<PackId>>,
     /// Multipart uploads that were begun and not completed.
     open_uploads: Mutex<std::collections::HashMap<String, crate::store::UploadId>>,
-}
-
-/// An error in one line, for all but the first who ask.
-fn with_causes(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(one) = cause {
-        let _ = write!(words, ": {one}");
-        cause = one.source();
-    }
-    words
 }
 
 /// The lock's content; a panic elsewhere has already failed the session.
@@ -154,7 +141,6 @@ impl Writer {
             segments: Segments::new(run),
             tasks: Mutex::new(JoinSet::new()),
             failure: OnceLock::new(),
-            failed: Mutex::new(None),
             broken: CancellationToken::new(),
             totals: Mutex::new(Finished::default()),
             new_bytes: std::sync::atomic::AtomicU64::new(0),
@@ -337,16 +323,15 @@ impl Writer {
 
     /// The session has failed: everyone who waits is told.
     fn fail(&self, error: Error) {
-        let _ = self.inner.failure.set(with_causes(&error));
-        lock(&self.inner.failed).get_or_insert(error);
+        let _ = self.inner.failure.set(Arc::new(error));
         self.inner.broken.cancel();
     }
 
-    /// Why the session is broken; the first to ask is given the error itself.
+    /// Why the session is broken.
     fn broken(&self) -> Error {
-        if let Some(error) = lock(&self.inner.failed).take() {
-            return error;
+        match self.inner.failure.get() {
+            Some(failure) => Error::Session(Arc::clone(failure)),
+            None => Error::Worker("the run was stopped".into()),
         }
-        Error::Worker(self.inner.failure.get().cloned().unwrap_or_else(|| "the run was stopped".into()))
     }
 }
