@@ -28,6 +28,14 @@ const TAG: usize = 16;
 pub const SEALED_CHUNK_BYTES: u64 = CHUNK_BYTES + TAG_BYTES;
 /// Header and nonce are read with one GET of so many bytes.
 pub const HEADER_BYTES_MAX: u64 = 4096;
+/// An object of so many plain bytes is at most this long when it is sealed.
+pub fn sealed_bytes_max(plain: u64) -> u64 {
+    (plain / CHUNK_BYTES)
+        .saturating_add(1)
+        .saturating_mul(SEALED_CHUNK_BYTES)
+        .saturating_add(HEADER_BYTES_MAX)
+}
+
 /// Recipients of one object; their stanzas fit the header.
 pub const RECIPIENTS_MAX: usize = 24;
 const NONCE_BYTES: usize = 16;

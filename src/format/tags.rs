@@ -14,7 +14,7 @@ use super::{Error, FORMAT_VERSION, ObjectId, Result, within};
 /// What errors call it.
 const TAGS: &str = "change of tags";
 /// A change is small.
-const BYTES_MAX: usize = 64 << 10;
+pub const CHANGE_BYTES_MAX: usize = 64 << 10;
 /// Tags in one change.
 const TAGS_MAX: usize = 256;
 /// Bytes of one tag.
@@ -59,7 +59,7 @@ impl TagChange {
 
     /// Reads the object.
     pub fn from_json(data: &[u8]) -> Result<Self> {
-        within("bytes of a change of tags", data.len() as u64, BYTES_MAX as u64)?;
+        within("bytes of a change of tags", data.len() as u64, CHANGE_BYTES_MAX as u64)?;
         let change: Self = serde_json::from_slice(data).map_err(|error| Error::damaged(TAGS, error.to_string()))?;
         change.check()?;
         Ok(change)

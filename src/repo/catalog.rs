@@ -315,7 +315,10 @@ pub async fn each_segment<T>(
         for (objects, at_once) in [(small, SEGMENTS_AT_ONCE), (large, 1)] {
             let mut segments = stream::iter(objects)
                 .map(|object| async move {
-                    let got = repository.store.get(&object.key, ByteRange::All).await;
+                    let got = repository
+                        .store
+                        .get(&object.key, ByteRange::AtMost(format::SEGMENT_BYTES_MAX as u64))
+                        .await;
                     (object, got.map_err(Error::from))
                 })
                 .buffer_unordered(at_once);

@@ -13,7 +13,7 @@ use super::again::Tries;
 use super::catalog::each_listed;
 use super::{Error, Repository, Result};
 use crate::format::drill::{self, Drill};
-use crate::format::{ObjectId, keys};
+use crate::format::{DRILL_BYTES_MAX, ObjectId, keys};
 use crate::store::{self, ByteRange};
 
 /// Records that are fetched at once.
@@ -56,9 +56,9 @@ pub async fn newest(repository: &Repository, snapshots: &[ObjectId]) -> Result<B
 }
 
 async fn read(repository: &Repository, key: &str) -> Result<Option<Drill>> {
-    match repository.store.get(key, ByteRange::All).await {
+    match repository.store.get(key, ByteRange::AtMost(DRILL_BYTES_MAX as u64)).await {
         Ok(got) => Ok(drill::decode(&got.bytes).ok()),
-        Err(store::Error::NotFound { .. }) => Ok(None),
+        Err(store::Error::NotFound { .. } | store::Error::TooLong { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

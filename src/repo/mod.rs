@@ -291,6 +291,15 @@ impl From<store::Error> for Error {
                 Ok(source) => Self::Damaged { key, source: *source },
                 Err(source) => Self::Store(store::Error::Failed { action, key, source }),
             },
+            // Nothing of ours is so long: it is somebody else's, or damaged.
+            store::Error::TooLong { key, bytes, limit } => Self::Damaged {
+                key,
+                source: format::Error::OverLimit {
+                    what: "bytes of the object",
+                    value: bytes,
+                    limit,
+                },
+            },
             error => Self::Store(error),
         }
     }

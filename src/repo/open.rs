@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::keyring::Keyring;
 use super::sealed::Sealed;
 use super::{Error, Ids, Repository, Result, again};
-use crate::format::keys;
 use crate::format::repository::RepositoryInfo;
+use crate::format::{REPOSITORY_BYTES_MAX, keys};
 use crate::store::{self, ByteRange, Store};
 
 /// Make a new repository that is not sealed: fails with [`Error::AlreadyThere`] where one is.
@@ -53,7 +53,7 @@ pub async fn open(store: Arc<dyn Store>, ids: Ids) -> Result<Repository> {
 /// The same with keys. Whoever has keys for sealing is not led to a repository that is not sealed: who can write into the
 /// bucket could have replaced `repository.json`, and the next backup would lie there for all to read.
 pub async fn open_with(store: Arc<dyn Store>, ids: Ids, keyring: Keyring) -> Result<Repository> {
-    let got = match store.get(keys::REPOSITORY, ByteRange::All).await {
+    let got = match store.get(keys::REPOSITORY, ByteRange::AtMost(REPOSITORY_BYTES_MAX as u64)).await {
         Ok(got) => got,
         Err(store::Error::NotFound { .. }) => {
             return Err(Error::NoRepository {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::keyring::Keyring;
 use crate::format::seal::{self, HEADER_BYTES_MAX, Header, Identity, Opener, Recipient};
-use crate::format::{Error as Unsealable, keys};
+use crate::format::{Error as Unsealable, PACK_BYTES_MAX, keys};
 use crate::store::bucket::Bucket;
 use crate::store::uploads::{OpenUpload, Uploads};
 use crate::store::versions::{ObjectLock, Retention, Version, VersionMark, VersionPage, Versions};
@@ -116,8 +116,11 @@ impl Sealed {
         unopened(key, error)
     }
 
-    async fn whole(&self, key: &str, got: Got) -> Result<Got, Error> {
+    async fn whole(&self, key: &str, range: ByteRange) -> Result<Got, Error> {
+        let got = self.inner.get(&keys::sealed(key), around(range)).await?;
         let opener = self.opener(key, Some(&got)).await?;
+        let plain_bytes = opener.plain_bytes(got.object_bytes).map_err(|error| unopened(key, error))?;
+        range.admit(key, plain_bytes)?;
         let sealed = got.bytes;
         let opened = blocking(key, move || opener.open_whole(&sealed)).await?;
         Ok(Got {
@@ -217,6 +220,14 @@ fn not_sealed() -> Unsealable {
     }
 }
 
+/// What to read of a sealed object that is opened whole.
+fn around(range: ByteRange) -> ByteRange {
+    match range {
+        ByteRange::AtMost(limit) => ByteRange::AtMost(seal::sealed_bytes_max(limit)),
+        _ => ByteRange::AtMost(seal::sealed_bytes_max(PACK_BYTES_MAX)),
+    }
+}
+
 /// The key in the bucket.
 fn there(key: &str) -> String {
     if let Some(planted) = key.strip_suffix(NOT_SEALED) {
@@ -277,10 +288,7 @@ impl Store for Sealed {
                 return Err(unopened(key, not_sealed()));
             }
             match range {
-                ByteRange::All => {
-                    let got = self.inner.get(&keys::sealed(key), range).await?;
-                    self.whole(key, got).await
-                }
+                ByteRange::All | ByteRange::AtMost(_) => self.whole(key, range).await,
                 ByteRange::From { offset, length } => self.range(key, offset, length).await,
                 ByteRange::Last(length) => self.last(key, length).await,
             }
@@ -367,10 +375,11 @@ impl Versions for Sealed {
                 return self.inner_versions()?.get_version(key, version, range).await;
             }
             // An old version may have another header: it is read whole, and nothing of it is kept.
-            let got = self.inner_versions()?.get_version(&there(key), version, ByteRange::All).await?;
+            let got = self.inner_versions()?.get_version(&there(key), version, around(range)).await?;
             let (sealed, identities) = (got.bytes, Arc::clone(&self.identities));
             let opened = Bytes::from(blocking(key, move || seal::open(&sealed, &identities)).await?);
             let object_bytes = opened.len() as u64;
+            range.admit(key, object_bytes)?;
             let (from, to) = range.within(object_bytes);
             let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
             Ok(Got {

@@ -84,7 +84,11 @@ pub async fn load(repository: &Repository, key: &SnapshotKey) -> Result<Option<L
 
 /// The same, with the object as it is, for who writes it again.
 pub async fn load_object(repository: &Repository, key: &SnapshotKey) -> Result<Option<(Loaded, Bytes)>> {
-    let got = match repository.store.get(&key.key, ByteRange::All).await {
+    let got = match repository
+        .store
+        .get(&key.key, ByteRange::AtMost(snapshot::OBJECT_BYTES_MAX as u64))
+        .await
+    {
         Ok(got) => got,
         Err(store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::catalog::each_listed;
 use super::snapshots::{Loaded, effective_time};
 use super::{Error, Repository, Result, again};
-use crate::format::tags::{TagChange, fold};
+use crate::format::tags::{CHANGE_BYTES_MAX, TagChange, fold};
 use crate::format::{ObjectId, keys};
 use crate::store::{self, ByteRange};
 
@@ -106,26 +106,30 @@ async fn read(repository: &Repository, prefix: &str, wanted: &BTreeSet<ObjectId>
     .await?;
     let mut gets = stream::iter(listed)
         .map(|(key, snapshot, id)| async move {
-            match repository.store.get(&key, ByteRange::All).await {
-                Ok(got) => Ok(Some((key, snapshot, id, got))),
+            match repository
+                .store
+                .get(&key, ByteRange::AtMost(CHANGE_BYTES_MAX as u64))
+                .await
+                .map_err(Error::from)
+            {
+                Ok(got) => Ok(Some((key, snapshot, id, Ok(got)))),
                 // Its snapshot was forgotten meanwhile.
-                Err(store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(Error::from(error)),
+                Err(Error::Store(store::Error::NotFound { .. })) => Ok(None),
+                Err(error @ Error::Damaged { .. }) => Ok(Some((key, snapshot, id, Err(error)))),
+                Err(error) => Err(error),
             }
         })
         .buffer_unordered(CHANGES_AT_ONCE);
     let mut changes = Changes::default();
     while let Some(got) = gets.try_next().await? {
         let Some((key, snapshot, id, got)) = got else { continue };
-        match TagChange::from_json(&got.bytes) {
-            Ok(change) => {
-                let time = effective_time(change.time, got.last_modified);
-                changes.of.entry(snapshot).or_default().push((time, id, change));
-            }
-            Err(source) => {
-                let error = Error::damaged(&key, source);
-                changes.damaged.push((key, error));
-            }
+        let read = got.and_then(|got| {
+            let change = TagChange::from_json(&got.bytes).map_err(|source| Error::damaged(&key, source))?;
+            Ok((effective_time(change.time, got.last_modified), id, change))
+        });
+        match read {
+            Ok(change) => changes.of.entry(snapshot).or_default().push(change),
+            Err(error) => changes.damaged.push((key, error)),
         }
     }
     Ok(changes)

@@ -21,6 +21,16 @@ pub enum Error {
         /// The key.
         key: String,
     },
+    /// The object has more bytes than whoever reads it takes; none was read.
+    #[error("object `{key}` has {bytes} bytes, and what it should be has at most {limit}")]
+    TooLong {
+        /// The key.
+        key: String,
+        /// Its length.
+        bytes: u64,
+        /// What it may have.
+        limit: u64,
+    },
     /// There is no such bucket (or directory).
     #[error("no {} at {url}", place(url))]
     NoBucket {
@@ -103,7 +113,7 @@ impl Error {
     /// What the user can do about it, where something is known.
     pub fn hint(&self) -> Option<Hint> {
         match self {
-            Self::NotFound { .. } | Self::BadUrl { .. } => None,
+            Self::NotFound { .. } | Self::TooLong { .. } | Self::BadUrl { .. } => None,
             Self::NoBucket { url } if url.starts_with("file:") => {
                 Some("check the path; a file system that should be mounted there may not be".to_owned())
             }

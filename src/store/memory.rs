@@ -247,6 +247,7 @@ impl Store for Memory {
         Box::pin(async move {
             let object = self.object(key)?;
             let all = object.bytes.len() as u64;
+            range.admit(key, all)?;
             let (start, end) = range.within(all);
             #[expect(clippy::cast_possible_truncation, reason = "both lie inside a slice")]
             let bytes = object.bytes.slice(start as usize..end as usize);

@@ -34,8 +34,10 @@ pub type Call<'a, T> = BoxFuture<'a, Result<T, Error>>;
 /// Which bytes of an object to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteRange {
-    /// The whole object.
+    /// The whole object, whatever its length: for who wrote it himself.
     All,
+    /// The whole object, if it has no more bytes than this; else [`Error::TooLong`], before memory is taken for any of it.
+    AtMost(u64),
     /// `length` bytes from `offset`; fewer at the end of the object; an offset at or past the end is `NotFound`-free and gives no bytes.
     From {
         /// First byte.
@@ -51,9 +53,21 @@ impl ByteRange {
     /// First byte and the byte after the last, in an object of so many bytes.
     pub fn within(self, object_bytes: u64) -> (u64, u64) {
         match self {
-            Self::All => (0, object_bytes),
+            Self::All | Self::AtMost(_) => (0, object_bytes),
             Self::From { offset, length } => (offset.min(object_bytes), offset.saturating_add(length).min(object_bytes)),
             Self::Last(length) => (object_bytes.saturating_sub(length), object_bytes),
+        }
+    }
+
+    /// Refuse an object of so many bytes, if it is longer than it may be.
+    pub fn admit(self, key: &str, object_bytes: u64) -> Result<(), Error> {
+        match self {
+            Self::AtMost(limit) if object_bytes > limit => Err(Error::TooLong {
+                key: key.to_owned(),
+                bytes: object_bytes,
+                limit,
+            }),
+            _ => Ok(()),
         }
     }
 }

@@ -11,11 +11,11 @@ use synapse_backup::format::writer_key::WriterKey;
 use synapse_backup::format::{ObjectId, keys};
 use synapse_backup::ops::retention::{Keep, Reason};
 use synapse_backup::ops::{adopt, copy, forget, inspect, prune};
-use synapse_backup::repo::{Repository, snapshots};
-use synapse_backup::store::Store;
+use synapse_backup::repo::{Repository, drills, snapshots, tags};
 use synapse_backup::store::memory::Memory;
+use synapse_backup::store::{Store, local};
 
-use crate::rig::{Bytes, Keys, LIMITS, adopting, backup, init_sealed, memory, noise, open_with, read, run, verify};
+use crate::rig::{Bytes, Keys, LIMITS, adopting, backup, init, init_sealed, memory, noise, open_with, read, run, verify};
 
 /// A sealed repository with one true snapshot in it, and who writes into its bucket.
 struct Attacked {
@@ -205,4 +205,53 @@ async fn an_old_snapshot_in_the_place_of_a_new_one_is_refused_and_found() {
     }
     // What is true under its own name is still there.
     assert!(read(&here.repository, &here.good.id.to_string()).await.unwrap() == noise(1, 100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_too_large_to_be_ours_are_named_and_take_no_memory() {
+    for sealed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = local::open(folder.path(), true, Arc::default()).await.unwrap();
+        let repository = if sealed {
+            init_sealed(store, &Keys::new(1)).await
+        } else {
+            init(store).await
+        };
+        let bytes = noise(1, 300_000);
+        let snapshot = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+        let (one, other) = (repository.ids().object(), repository.ids().object());
+        let planted = [
+            keys::snapshot(snapshot.time, one).unwrap(),
+            keys::segment(one),
+            keys::tags(snapshot.id, one),
+            keys::drill(snapshot.id, other),
+        ];
+        // Longer than the memory of any machine; a file full of nothing.
+        for key in &planted {
+            let name = if sealed && keys::is_sealed_kind(key) {
+                keys::sealed(key)
+            } else {
+                key.clone()
+            };
+            std::fs::create_dir_all(folder.path().join(&name).parent().unwrap()).unwrap();
+            let file = std::fs::File::create(folder.path().join(&name)).unwrap();
+            file.set_len(8 << 40).unwrap();
+        }
+        let (mut loaded, damaged) = snapshots::load_all(&repository).await.unwrap();
+        assert_eq!((loaded.len(), damaged.len()), (1, 1), "sealed: {sealed}");
+        assert_eq!(damaged[0].0.key, planted[0]);
+        let named = tags::overlay(&repository, &mut loaded).await.unwrap();
+        assert_eq!(named.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), planted[2..3]);
+        assert!(drills::newest(&repository, &[snapshot.id]).await.unwrap().is_empty());
+        let problems = verify(&repository).await.problems;
+        for key in &planted[..2] {
+            let message = problems
+                .iter()
+                .find(|problem| problem.item == *key)
+                .map(|problem| problem.message.clone());
+            assert!(message.unwrap_or_default().contains("over the limit"), "{key}: {problems:?}");
+        }
+        assert!(read(&repository, "latest").await.unwrap() == bytes);
+        backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    }
 }

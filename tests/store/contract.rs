@@ -19,6 +19,7 @@ macro_rules! keeps_the_contract {
         keeps_the_contract!(@ $name, $open,
             what_was_put_is_read_back,
             a_range_gives_the_bytes_asked_for,
+            an_object_that_is_longer_than_it_may_be_is_not_read,
             a_missing_object_is_not_found,
             deleting_what_is_not_there_is_fine,
             a_deleted_object_is_gone,
@@ -132,6 +133,25 @@ pub async fn a_range_gives_the_bytes_asked_for(store: &dyn Store) {
         assert_eq!(got.bytes, wanted, "{key} {range:?}");
         assert_eq!(got.object_bytes, if key == "empty" { 0 } else { 10 }, "{key} {range:?}");
     }
+}
+
+pub async fn an_object_that_is_longer_than_it_may_be_is_not_read(store: &dyn Store) {
+    for (key, length) in [("empty", 0), ("some", 100)] {
+        store.put(key, bytes(length, 1)).await.unwrap();
+        for limit in [length as u64, 1000, u64::MAX] {
+            let got = store.get(key, ByteRange::AtMost(limit)).await.unwrap();
+            assert_eq!((got.bytes, got.object_bytes), (bytes(length, 1), length as u64), "{key} {limit}");
+        }
+    }
+    for limit in [0, 99] {
+        let failure = store.get("some", ByteRange::AtMost(limit)).await.unwrap_err();
+        assert!(
+            matches!(&failure, Error::TooLong { key, bytes: 100, .. } if key == "some"),
+            "{failure:?}"
+        );
+    }
+    let failure = store.get("missing", ByteRange::AtMost(10)).await.unwrap_err();
+    assert!(matches!(failure, Error::NotFound { .. }), "{failure:?}");
 }
 
 pub async fn a_missing_object_is_not_found(store: &dyn Store) {

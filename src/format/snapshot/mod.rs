@@ -17,7 +17,7 @@ mod object;
 pub use config_item::{ConfigItem, ConfigKind, ConfigRole};
 pub use database::{Database, Facts, Stream, StreamFormat, TableFact};
 pub use media::{Media, MediaIncluded};
-pub use object::{Signed, countersign, decode, decode_named, encode, encode_signed, with_not_after};
+pub use object::{OBJECT_BYTES_MAX, Signed, countersign, decode, decode_named, encode, encode_signed, with_not_after};
 
 /// What errors call it.
 const SNAPSHOT: &str = "snapshot";

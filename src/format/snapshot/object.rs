@@ -31,6 +31,8 @@ const SIGNATURE_BYTES: usize = 16 + 32 + 64;
 const SIGNATURES_MAX: usize = 16;
 /// Bytes of a trailer that are read at most: room for what later versions add.
 const TRAILER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the whole object: what zstd can make of the document at worst, and the trailer.
+pub const OBJECT_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + (SNAPSHOT_BYTES_MAX >> 8) + TRAILER_BYTES_MAX;
 /// zstd level of the document: it is small, and read more often than written.
 const LEVEL: i32 = 6;
 
@@ -144,8 +146,7 @@ fn close(object: &mut Vec<u8>) {
 
 /// The snapshot that this object is. The digest over the whole object is checked before the document is read.
 pub fn decode(object: &[u8]) -> Result<(Snapshot, Signed)> {
-    let object_bytes_max = SNAPSHOT_BYTES_MAX + (SNAPSHOT_BYTES_MAX >> 8) + TRAILER_BYTES_MAX;
-    within("bytes of a snapshot", object.len() as u64, object_bytes_max as u64)?;
+    within("bytes of a snapshot", object.len() as u64, OBJECT_BYTES_MAX as u64)?;
     let (frame, trailer) = object.split_at(first_frame_bytes(SNAPSHOT, object)?);
     let mut fields = Fields::new("snapshot trailer", trailer);
     fields.expect("skippable magic", &SKIPPABLE_MAGIC)?;

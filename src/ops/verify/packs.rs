@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{BadCopies, Findings, ReadData, Report};
 use crate::format::frame::FrameDecoder;
 use crate::format::pack::{self, PackTable, TailRead};
-use crate::format::{BlobId, PackId, keys};
+use crate::format::{BlobId, PACK_BYTES_MAX, PackId, keys};
 use crate::ops::Run;
 use crate::repo::catalog::Catalog;
 use crate::repo::{Error, Repository};
@@ -67,7 +67,7 @@ pub(super) async fn read(
     run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
     let mut bad = BadCopies::new();
     let mut reads = stream::iter(chosen)
-        .map(|id| read_pack(repository, id))
+        .map(|id| read_pack(repository, id, catalog.pack(id).map_or(PACK_BYTES_MAX, |pack| pack.bytes)))
         .buffer_unordered(PACKS_AT_ONCE);
     while let Some(read) = reads.try_next().await? {
         report.packs_read += 1;
@@ -97,14 +97,15 @@ pub(super) async fn read(
     Ok(bad)
 }
 
-async fn read_pack(repository: &Repository, id: PackId) -> anyhow::Result<ReadPack> {
+/// `bytes_max`: what the index says of its length.
+async fn read_pack(repository: &Repository, id: PackId, bytes_max: u64) -> anyhow::Result<ReadPack> {
     let whole = |message: String| ReadPack {
         id,
         blobs: 0,
         bad: Vec::new(),
         whole: Some(message),
     };
-    let got = match repository.store().get(&keys::pack(id), ByteRange::All).await {
+    let got = match repository.store().get(&keys::pack(id), ByteRange::AtMost(bytes_max)).await {
         Ok(got) => got.bytes,
         Err(store::Error::NotFound { .. }) => return Ok(whole("it is gone".into())),
         Err(error) => match Error::from(error) {

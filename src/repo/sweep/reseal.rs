@@ -6,7 +6,7 @@
 
 use super::plan::{condemn, may_condemn, refuse, repack, sum};
 use super::{Plan, Refused, Survey, Why};
-use crate::format::{BlobId, ObjectId, index, keys};
+use crate::format::{BlobId, ObjectId, SEGMENT_BYTES_MAX, index, keys};
 use crate::repo::catalog::each_listed;
 use crate::repo::{Error, Repository, Result, again};
 use crate::store::{self, ByteRange};
@@ -97,7 +97,7 @@ pub async fn reseal_segments(repository: &Repository) -> Result<Segments> {
 
 /// False: somebody else has merged it meanwhile.
 async fn reseal_segment(repository: &Repository, key: &str) -> Result<bool> {
-    let body = match repository.store.get(key, ByteRange::All).await {
+    let body = match repository.store.get(key, ByteRange::AtMost(SEGMENT_BYTES_MAX as u64)).await {
         Ok(got) => got.bytes,
         Err(store::Error::NotFound { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),

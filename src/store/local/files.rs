@@ -175,6 +175,7 @@ impl Root {
     pub(super) fn get(&self, key: &str, range: ByteRange) -> io::Result<Got> {
         let file = self.regular(key)?;
         let metadata = file.metadata()?;
+        range.admit(key, metadata.len()).map_err(io::Error::other)?;
         let (start, end) = range.within(metadata.len());
         let length = usize::try_from(end - start).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];

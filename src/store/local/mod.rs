@@ -87,6 +87,11 @@ impl Local {
 
     fn error(&self, action: &'static str, key: &str, error: std::io::Error) -> Error {
         use std::io::ErrorKind as Io;
+        // What is an error of ours already.
+        let error = match error.downcast::<Error>() {
+            Ok(ours) => return ours,
+            Err(error) => error,
+        };
         let url = self.url.clone();
         match error.kind() {
             Io::NotFound if self.root.is_missing() => Error::NoBucket { url },

@@ -256,6 +256,11 @@ impl S3 {
         let last_modified = modified(answer.last_modified.as_ref())?;
         let coming = length(answer.content_length)?;
         let (object_bytes, wanted) = shape(&answer, range, coming)?;
+        if let ByteRange::AtMost(limit) = range
+            && object_bytes > limit
+        {
+            return Err(Failure::too_long(object_bytes, limit));
+        }
         let mut bytes = self.whole_in_time(coming, self.body(&mut answer.body, coming)).await?;
         if let Some((start, end)) = wanted {
             #[expect(clippy::cast_possible_truncation, reason = "both lie inside what is in memory")]
@@ -289,7 +294,7 @@ impl S3 {
 
 fn range_header(range: ByteRange) -> Option<String> {
     match range {
-        ByteRange::All => None,
+        ByteRange::All | ByteRange::AtMost(_) => None,
         // Some servers count in signed numbers; no object is so long that it matters.
         ByteRange::From { offset, length } if offset.saturating_add(length) > i64::MAX.cast_unsigned() => Some(format!("bytes={offset}-")),
         ByteRange::From { offset, length } => Some(format!("bytes={offset}-{}", offset.saturating_add(length).saturating_sub(1))),

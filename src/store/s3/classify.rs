@@ -44,6 +44,8 @@ pub(super) enum Reason {
     Skewed,
     /// Try again later.
     Transient,
+    /// The object has more bytes than it may have: so many, and so many.
+    TooLong(u64, u64),
     /// Our body arrived as something else, and was refused.
     Garbled,
     /// Nothing helps.
@@ -66,6 +68,15 @@ impl Failure {
             reason: Reason::Fatal,
             had_no_effect: false,
             cause,
+        }
+    }
+
+    /// The object has more bytes than whoever reads it takes.
+    pub(super) fn too_long(bytes: u64, limit: u64) -> Self {
+        Self {
+            reason: Reason::TooLong(bytes, limit),
+            had_no_effect: true,
+            cause: Cause::new("it is too long"),
         }
     }
 
@@ -114,7 +125,10 @@ impl Failure {
 
     /// The store has answered, and knows us: what comes later deserves more patience.
     pub(super) fn shows_that_the_store_works(&self) -> bool {
-        matches!(self.reason, Reason::NotFound | Reason::NoUpload | Reason::PastEnd)
+        matches!(
+            self.reason,
+            Reason::NotFound | Reason::NoUpload | Reason::PastEnd | Reason::TooLong(..)
+        )
     }
 
     /// An object, as far as can be told.
@@ -129,6 +143,7 @@ impl Failure {
         match self.reason {
             Reason::NothingThere if !matches!(kind, Kind::Get | Kind::Head | Kind::Copy) => Error::NoBucket { url },
             Reason::NotFound | Reason::NothingThere => Error::NotFound { key },
+            Reason::TooLong(bytes, limit) => Error::TooLong { key, bytes, limit },
             Reason::NoBucket => Error::NoBucket { url },
             Reason::Credentials => {
                 let hint = self.cause.own_hint().unwrap_or_default();

@@ -160,6 +160,7 @@ impl At {
     async fn read(&self, key: &str, range: ByteRange) -> Result<Got, Error> {
         let version = self.find(key).await?;
         let object_bytes = version.bytes.unwrap_or(0);
+        range.admit(key, object_bytes)?;
         let (start, end) = range.within(object_bytes);
         if start < end {
             let mut got = self.versions()?.get_version(key, &version.id, range).await?;
