@@ -231,9 +231,10 @@ impl<'a> Answer<'a> {
             "NoSuchBucket" => (Reason::NoBucket, None),
             "NoSuchUpload" => (Reason::NoUpload, None),
             "InvalidRange" => (Reason::PastEnd, None),
-            "InvalidAccessKeyId" | "InvalidAccessKey" | "NoSuchKeyId" => {
-                credentials("this store does not know the access key: check AWS_ACCESS_KEY_ID or the profile, and s3.endpoint")
-            }
+            "InvalidAccessKeyId" | "InvalidAccessKey" | "NoSuchKeyId" => credentials(
+                "this store does not know the access key: check AWS_ACCESS_KEY_ID or the profile, and s3.endpoint \
+                     (SYNAPSE_BACKUP_S3_ENDPOINT): without it Amazon is meant",
+            ),
             "SignatureDoesNotMatch" | "InvalidSignature" => {
                 credentials("the secret does not belong to the access key: check AWS_SECRET_ACCESS_KEY or the profile")
             }
@@ -339,7 +340,7 @@ fn not_dispatched(error: &ConnectorError, text: &str) -> Failure {
             Reason::WrongAddress,
             true,
             "the host is not known",
-            Some("check the host in s3.endpoint, and the name service of this machine"),
+            Some("check s3.endpoint (SYNAPSE_BACKUP_S3_ENDPOINT): without it Amazon is meant; and the name service of this machine"),
         );
     }
     let refused = find::<std::io::Error>(error).is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
