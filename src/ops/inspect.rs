@@ -75,6 +75,8 @@ impl From<&Drill> for Drilled {
 pub struct SnapshotsReport {
     /// All of them, late ones too.
     pub snapshots: Vec<SnapshotLine>,
+    /// The repository is sealed: content opens only with an identity.
+    pub sealed: bool,
     /// Snapshot objects that cannot be read, each named (exit code 1 when any).
     pub problems: Vec<Problem>,
 }
@@ -104,6 +106,7 @@ pub async fn snapshots(repository: &Repository, run: &Run<'_>) -> anyhow::Result
     });
     Ok(SnapshotsReport {
         snapshots,
+        sealed: repository.info().sealed,
         problems: problems.collect(),
     })
 }

@@ -42,7 +42,8 @@ fn snapshots(report: &SnapshotsReport, colour: bool) -> String {
     }
     let of_one = |(server_name, lines): (&str, Vec<&SnapshotLine>)| {
         let number = counted(lines.len() as u64, "snapshot");
-        format!("{}: {number}\n{}", escaped(server_name), table(&lines, colour))
+        let sealed = if report.sealed { "sealed" } else { "not sealed" };
+        format!("{}: {number}, {sealed}\n{}", escaped(server_name), table(&lines, colour))
     };
     let tables: Vec<String> = homeservers.into_iter().map(of_one).collect();
     if tables.is_empty() {
@@ -169,7 +170,7 @@ fn show(report: &ShowReport, colour: bool) -> String {
         let _ = writeln!(out, "{:20} {}", "drilled", drilled_text(drilled, colour));
     }
     match serde_json::to_value(&report.snapshot) {
-        Ok(document) => outline(&mut out, &document, 0, colour),
+        Ok(document) => outline(&mut out, &counted_only(document), 0, colour),
         Err(error) => {
             let _ = writeln!(out, "{error}");
         }
@@ -187,6 +188,14 @@ fn show(report: &ShowReport, colour: bool) -> String {
         }
     }
     out
+}
+
+/// Without the bytes that were sent, where the document was written before anybody could count them: 0 reads as nothing.
+fn counted_only(mut document: Value) -> Value {
+    if let Some(totals) = document.get_mut("totals").and_then(Value::as_object_mut) {
+        totals.retain(|name, value| name != "sent_bytes" || value.as_u64() != Some(0));
+    }
+    document
 }
 
 /// Fields that only the reader of a snapshot needs: where blobs are. `--json` has them.
@@ -350,15 +359,16 @@ mod tests {
         };
         let report = SnapshotsReport {
             snapshots: vec![part, late],
+            sealed: true,
             problems: Vec::new(),
         };
         assert_eq!(
             snapshots(&report, false),
-            "exa\\u{1b}mple.org: 1 snapshot\n\
+            "exa\\u{1b}mple.org: 1 snapshot, sealed\n\
              id        time (UTC)        age      size       new   media  problems  drilled     tags\n\
              3f9a0c11  2026-11-23 02:00  3 d  1.00 GiB  3.00 MiB  20,000         2  2026-11-24  late: does not count, weekly\n\
              \n\
-             other.org: 1 snapshot\n\
+             other.org: 1 snapshot, sealed\n\
              id        time (UTC)            age      size       new   media  problems  drilled  tags\n\
              4a9a0c11  2026-11-23 02:00  118 min  1.00 GiB  3.00 MiB  20,000         2           not authentic, only config\n"
         );
@@ -382,6 +392,13 @@ mod tests {
             out,
             "databases\n  - collation C, name synapse\nserver_name          example.org\ntags\n  - a\\nb\ntotals\n  items                7\n  read_bytes           2.00 KiB\n  sealed               no\n"
         );
+    }
+
+    #[test]
+    fn bytes_sent_are_not_shown_where_nobody_counted_them() {
+        let totals = |sent: u64| counted_only(serde_json::json!({ "totals": { "new_bytes": 7, "sent_bytes": sent } }));
+        assert_eq!(totals(0), serde_json::json!({ "totals": { "new_bytes": 7 } }));
+        assert_eq!(totals(5), serde_json::json!({ "totals": { "new_bytes": 7, "sent_bytes": 5 } }));
     }
 
     #[test]
