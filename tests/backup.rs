@@ -19,6 +19,8 @@ mod rig;
 #[path = "backup/tree.rs"]
 mod tree;
 
+#[path = "backup/advice.rs"]
+mod advice;
 #[path = "backup/bases.rs"]
 mod bases;
 #[path = "backup/cancel.rs"]

@@ -18,7 +18,7 @@ use super::options::Given;
 use super::settings::Settings;
 use super::system;
 use super::terminal;
-use super::ui::{Screen, item_line, old_signing_keys};
+use super::ui::{Screen, item_line, old_signing_keys, skeleton};
 use crate::ops::{self, Run};
 use crate::repo::Repository;
 use crate::store::counters::Counters;
@@ -256,7 +256,12 @@ async fn restore(words: &args::Restore, session: &Session<'_>) -> anyhow::Result
     if !words.dry_run {
         refuse_without_identity(&repository)?;
     }
-    let report = ops::restore::restore(&repository, &words.snapshot, &options, &session.run).await?;
+    let mut report = ops::restore::restore(&repository, &words.snapshot, &options, &session.run).await?;
+    if words.to.is_none() && session.settings.synapse.config.is_none() && !report.synapse_config.is_empty() {
+        // Lost with the old machine, and no snapshot has it.
+        let step = skeleton(session.url()?, repository.info().sealed, session.settings, &report);
+        report.next_steps.push(step);
+    }
     Ok(Outcome::Restored {
         report,
         dry_run: words.dry_run,

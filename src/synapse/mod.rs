@@ -21,8 +21,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use nouns::{
-    ConfigFile, DatabaseConfig, Engine, FileKind, Finding, FindingKind, Homeserver, MediaStore, OldSigningKey, Owner, Provider,
-    ProviderKind, Role, S3Provider, Secret,
+    ConfigFile, DatabaseConfig, Engine, FileKind, Finding, FindingKind, Homeserver, Listener, ListenerPlace, MediaStore, OldSigningKey,
+    Owner, Provider, ProviderKind, Role, S3Provider, Secret,
 };
 
 /// Why the configuration of a homeserver cannot be followed at all. What is wrong with one file is a [`Finding`] instead.

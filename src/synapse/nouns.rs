@@ -275,7 +275,7 @@ pub struct DatabaseConfig {
 }
 
 /// What Synapse's database runs on.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Engine {
     /// Through psycopg2.
     Postgres {
@@ -308,4 +308,29 @@ pub struct OldSigningKey {
     pub public_key: String,
     /// `expired_ts`, milliseconds since 1970.
     pub expired_ms: Option<i64>,
+}
+
+/// Where Synapse answers HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its address.
+    pub place: ListenerPlace,
+    /// It speaks TLS itself.
+    pub tls: bool,
+    /// `/_matrix/key/v2/server` is answered there.
+    pub has_keys: bool,
+}
+
+/// An address that can be asked from this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerPlace {
+    /// TCP.
+    Port {
+        /// As it stands in a URL.
+        host: String,
+        /// Its number.
+        port: u16,
+    },
+    /// A unix socket.
+    Socket(PathBuf),
 }

@@ -29,7 +29,7 @@ pub(super) use values::{
 };
 
 /// Where settings are looked for unless `-c` or `SYNAPSE_BACKUP_CONFIG` name another file.
-const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
+pub(super) const DEFAULT_FILE: &str = "/etc/synapse-backup/config.yaml";
 /// A settings file is read whole, but not if it is a disk image given by mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 

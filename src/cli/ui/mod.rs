@@ -24,6 +24,7 @@ mod progress;
 mod report;
 mod show;
 mod signing_keys;
+mod skeleton;
 mod stats;
 mod summary;
 mod table;
@@ -34,6 +35,7 @@ pub(super) use look::{item_line, look};
 pub(super) use progress::Watcher;
 pub(super) use report::{End, report};
 pub(super) use signing_keys::old_signing_keys;
+pub(super) use skeleton::skeleton;
 pub(super) use summary::summary;
 
 /// Who looks on.

@@ -26,7 +26,11 @@ pub(super) fn head(out: &mut String, snapshot: &Snapshot, colour: bool) {
     label(out, "config", &counted(snapshot.config.len() as u64, "item"));
     for (at, path) in snapshot.config_paths.iter().enumerate() {
         // In Synapse's order: a later one overrides an earlier one.
-        label(out, if at == 0 { "started -c" } else { "        -c" }, &format!(" {}", escaped(&path.to_string())));
+        label(
+            out,
+            if at == 0 { "started -c" } else { "        -c" },
+            &format!(" {}", escaped(&path.to_string())),
+        );
     }
     for key in &snapshot.signing_keys {
         label(out, "key", &format!("{} {}", escaped(&key.id), escaped(&key.public_key)));

@@ -110,7 +110,8 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
     }
     list_problems(&mut out, problems, total, more.as_deref(), colour);
     if let (Outcome::Restored { report, .. }, false) = (outcome, problems_only) {
-        next_steps(&mut out, report, colour);
+        steps(&mut out, "what to do first", &report.first_steps, colour);
+        steps(&mut out, "what to do next", &report.next_steps, colour);
     }
     out
 }
@@ -229,6 +230,11 @@ fn restored(out: &mut String, report: &restore::Report, dry_run: bool, colour: b
     label(out, "media", &format!("{}{kept}", counted(report.media_files, "file")));
     label(out, "config", &counted(report.config_items, "item"));
     label(out, "written", &bytes(report.written_bytes));
+    for key in report.signing_keys.iter().filter(|key| key.in_place) {
+        let place = key.path.as_ref().map_or_else(String::new, |path| format!(" in {path}"));
+        let line = format!("{} {} is in place{place}", key.id, key.public_key);
+        label(out, "key", &escaped(&line));
+    }
 }
 
 fn verified(out: &mut String, report: &verify::Report, colour: bool) {
@@ -315,12 +321,12 @@ pub(super) fn kind(problem: &Problem) -> String {
         .unwrap_or_default()
 }
 
-fn next_steps(out: &mut String, report: &restore::Report, colour: bool) {
-    if report.next_steps.is_empty() {
+fn steps(out: &mut String, heading: &str, steps: &[String], colour: bool) {
+    if steps.is_empty() {
         return;
     }
-    let _ = writeln!(out, "\n{}", Colour::Bold.paint("what to do next", colour));
-    for (at, step) in report.next_steps.iter().enumerate() {
+    let _ = writeln!(out, "\n{}", Colour::Bold.paint(heading, colour));
+    for (at, step) in steps.iter().enumerate() {
         for (line_at, line) in step.lines().enumerate() {
             let lead = if line_at == 0 { format!("{:>3}. ", at + 1) } else { " ".repeat(5) };
             let _ = writeln!(out, "{lead}{}", escaped(line));

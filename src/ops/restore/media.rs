@@ -3,10 +3,9 @@
 //! The files of a few shards are read together in windows of bounded size. A file that is lost or cannot be written is
 //! a problem; the rest is written. Folders are synced once at the end, not once a file.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
 
 use super::choice::Choice;
 use super::plan::Plan;
@@ -26,6 +24,10 @@ use crate::format::snapshot::{Media, Problem, ProblemKind, Snapshot};
 use crate::ops::items::{self, media_name};
 use crate::ops::{Error, Run, owners};
 use crate::repo::reader::{Reader, Wanted};
+
+mod there;
+
+pub(super) use there::count as count_there;
 
 /// Mode of a file of which the snapshot says nothing.
 const MODE: u32 = 0o640;
@@ -70,18 +72,8 @@ pub(super) async fn write(
     let (Some(root), Some(media)) = (&plan.media, &snapshot.media) else {
         return Ok(());
     };
-    let is_root = rustix::process::geteuid().is_root();
-    let (uid, gid) = (media.uid.unwrap_or(0), media.gid.unwrap_or(0));
-    let as_it_was = owners::Owners::default().ids(media.owner.as_deref(), media.group.as_deref(), uid, gid);
-    let defaults = is_root.then(|| options.owner.unwrap_or(as_it_was));
-    let store = Store {
-        root: root.clone(),
-        media,
-        defaults,
-        options,
-        is_root,
-    };
-    write::make_folder(root, 0o755, defaults).map_err(|error| cannot(root, error))?;
+    let store = Store::new(root, media, options);
+    write::make_folder(root, 0o755, store.defaults).map_err(|error| cannot(root, error))?;
     let choice = Choice::make(reader, snapshot, options, run).await?;
     run.progress.stage("media", Some(media.bytes), Some(media.files));
     let mut waiting = Waiting::default();
@@ -183,7 +175,10 @@ impl Waiting {
 async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, report: &mut Report, run: &Run<'_>) -> anyhow::Result<()> {
     let mut files = waiting.files;
     if store.options.resume {
-        files = not_yet_there(store, files, report).await?;
+        let there;
+        (files, there) = there::split(store, files).await?;
+        there::sweep(store, &files).await.context("look at what is there")?;
+        report.media_kept += there;
     }
     // Files of the same pack together: they are read in few requests.
     files.sort_by_key(|file| file.blobs.first().and_then(|blob| blob.hint));
@@ -203,51 +198,6 @@ async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, repor
         }
     }
     Ok(())
-}
-
-/// `--resume`: what is there already with the right hash is left alone; what was begun beside the others is removed.
-async fn not_yet_there(store: &Store<'_>, files: Vec<PlannedFile>, report: &mut Report) -> anyhow::Result<Vec<PlannedFile>> {
-    let targets: Vec<Option<PathBuf>> = files.iter().map(|file| store.place(&file.entry).target.ok()).collect();
-    let look = move || {
-        let there = files
-            .iter()
-            .zip(&targets)
-            .map(|(file, target)| target.as_ref().is_some_and(|target| is_there(&file.entry, target)));
-        let there: Vec<bool> = there.collect();
-        let lacking = targets
-            .iter()
-            .zip(&there)
-            .filter(|(_, there)| !**there)
-            .filter_map(|(target, _)| target.as_deref());
-        let folders: BTreeSet<&Path> = lacking.filter_map(Path::parent).collect();
-        folders.into_iter().try_for_each(write::sweep)?;
-        Ok::<_, std::io::Error>((files, there))
-    };
-    let looked = tokio::task::spawn_blocking(look).await?;
-    let (files, there) = looked.context("look at what is there")?;
-    report.media_kept += there.iter().filter(|there| **there).count() as u64;
-    Ok(files
-        .into_iter()
-        .zip(there)
-        .filter(|(_, there)| !there)
-        .map(|(file, _)| file)
-        .collect())
-}
-
-fn is_there(entry: &MediaEntry, target: &Path) -> bool {
-    let same_length = std::fs::symlink_metadata(target).is_ok_and(|metadata| metadata.is_file() && metadata.len() == entry.bytes);
-    same_length && hash(target).is_ok_and(|hash| Some(hash) == entry.sha256)
-}
-
-fn hash(path: &Path) -> std::io::Result<BlobId> {
-    let (mut sha256, mut file, mut block) = (Sha256::new(), File::open(path)?, vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => sha256.update(&block[..read]),
-        }
-    }
-    Ok(BlobId::from_bytes(sha256.finalize().into()))
 }
 
 /// Files that together fit a window; one that does not fit any stands alone.
@@ -321,7 +271,20 @@ struct Place {
     ids: Ids,
 }
 
-impl Store<'_> {
+impl<'a> Store<'a> {
+    fn new(root: &Path, media: &'a Media, options: &'a Options) -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        let (uid, gid) = (media.uid.unwrap_or(0), media.gid.unwrap_or(0));
+        let as_it_was = owners::Owners::default().ids(media.owner.as_deref(), media.group.as_deref(), uid, gid);
+        Self {
+            root: root.to_owned(),
+            media,
+            defaults: is_root.then(|| options.owner.unwrap_or(as_it_was)),
+            options,
+            is_root,
+        }
+    }
+
     fn job(&self, file: &PlannedFile, blobs: &HashMap<BlobId, Result<Bytes, String>>) -> Job {
         let blob = |wanted: &Wanted| blobs.get(&wanted.id).cloned().unwrap_or_else(|| Err("it was not read".into()));
         Job {

@@ -15,17 +15,21 @@ use crate::format::snapshot::{ConfigRole, Problem, Snapshot};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, snapshots};
 
+mod access;
 mod advice;
 mod choice;
 mod config;
 mod databases;
+mod identity;
 mod load;
 mod media;
 mod plan;
+mod saved;
 mod targets;
 mod write;
 
 pub use choice::Uploaded;
+pub use identity::RestoredKey;
 pub(super) use load::expected;
 pub(super) use write::is_full;
 
@@ -104,14 +108,22 @@ pub struct Report {
     pub written_bytes: u64,
     /// Databases loaded.
     pub databases: Vec<String>,
-    /// Databases that were there already, whole (`--resume`).
+    /// Databases that were there already with all their rows (`--resume`).
     pub databases_kept: Vec<String>,
     /// One-time keys that the dumps had although they never should; they were removed.
     pub one_time_keys: u64,
     /// What would be done (dry run), or was done: one line each.
     pub plan: Vec<String>,
+    /// A dry run: what to do before, with this server's values.
+    pub first_steps: Vec<String>,
     /// What to do next, with this server's values.
     pub next_steps: Vec<String>,
+    /// The keys that the homeserver signs with, and whether each was found in its place.
+    pub signing_keys: Vec<RestoredKey>,
+    /// What Synapse is started with (`-c`), in its order, where it is now.
+    pub synapse_config: Vec<String>,
+    /// The folder that Synapse is started in, where the snapshot tells.
+    pub working_directory: Option<String>,
     /// Damaged or unwritable items (exit code 3 when any).
     pub problems: Vec<Problem>,
 }
@@ -135,36 +147,41 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         items::media_path(&snapshot, prefix)?;
     }
     let mut plan = plan::plan(&snapshot, options)?;
-    let databases = databases::targets(&reader, &snapshot, options).await?;
+    let must_ask = databases::ask_configuration(&snapshot, options);
+    let saved = match saved::read(&reader, &snapshot, options).await {
+        Ok(saved) => Some(saved),
+        Err(error) if must_ask => return Err(error),
+        // It is only for advice, and what is damaged is told when it is to be written.
+        Err(_) => None,
+    };
+    let databases = databases::targets(name, &snapshot, saved.as_ref(), options)?;
     targets::check_files(&mut plan, options)?;
-    let lines = plan.lines();
+    let config_lines = plan.config_lines();
     // Without a whole signing key nothing is begun.
     let last = config::read_last(&reader, &mut plan).await?;
-    let loads = databases::check(&databases, &snapshot, options).await?;
-    let is_kept = |target: &&databases::Target| !loads.iter().any(|load| load.target.database.name == target.database.name);
-    let kept = databases.iter().filter(is_kept);
+    let looked = databases::check(&databases, &snapshot, options).await?;
+    let there = match (options.dry_run, options.resume) {
+        (true, true) => media::count_there(&reader, &snapshot, &plan, options, run).await?,
+        _ => (0, 0),
+    };
     let mut report = Report {
         snapshot: snapshot.id.to_string(),
-        databases_kept: kept.clone().map(|target| target.database.name.clone()).collect(),
-        plan: loads
-            .iter()
-            .map(|load| load.target.line())
-            .chain(kept.map(databases::Target::line_kept))
-            .chain(lines)
-            .collect(),
+        databases_kept: looked.kept,
+        plan: looked.lines.into_iter().chain(plan.media_line(there)).chain(config_lines).collect(),
+        first_steps: looked.first_steps,
         ..Report::default()
     };
     if options.dry_run {
         return Ok(report);
     }
-    for load in loads {
+    for load in looked.loads {
         let loaded = load::load(&reader, &snapshot, load, options, run).await?;
         report.databases.push(loaded.name);
         report.one_time_keys += loaded.one_time_keys;
     }
     let written = write_files(&reader, &snapshot, &plan, last, options, &mut report, run).await;
     written.map_err(|error| goes_on(error, &report))?;
-    report.next_steps = advice::next_steps(&snapshot, options);
+    conclude(&snapshot, saved.as_ref(), &databases, options, &mut report);
     Ok(report)
 }
 
@@ -194,6 +211,25 @@ fn goes_on(error: anyhow::Error, report: &Report) -> anyhow::Error {
         "the restore stopped half way, before homeserver.yaml was written",
         hint,
     ))
+}
+
+/// What whoever restores must know now.
+fn conclude(snapshot: &Snapshot, saved: Option<&saved::Saved>, databases: &[databases::Target], options: &Options, report: &mut Report) {
+    let mut config = Vec::new();
+    if wants(options, Part::Config) {
+        report.signing_keys = identity::check(snapshot, saved, options);
+        config = saved::started_with(snapshot, options);
+        report.synapse_config = config.iter().map(|path| path.display().to_string()).collect();
+        report.working_directory = saved.and_then(|saved| saved.working_directory(snapshot, options));
+    }
+    report.next_steps = advice::next_steps(&advice::Ending {
+        snapshot,
+        options,
+        saved,
+        targets: databases,
+        keys: &report.signing_keys,
+        config: &config,
+    });
 }
 
 /// G4: what a late snapshot relies on may be gone, so everything is looked for before anything is written.

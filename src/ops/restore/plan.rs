@@ -8,6 +8,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use indicatif::BinaryBytes;
+
 use super::{Options, check_names, wanted_databases, wants};
 use crate::format::ItemPath;
 use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Problem, ProblemKind, Snapshot};
@@ -26,6 +28,8 @@ pub(super) struct PlannedItem {
 pub(super) struct Plan {
     /// Directories first, parents before children; then files; links last.
     pub(super) config: Vec<PlannedItem>,
+    /// Files and links that are there already as they would be written.
+    pub(super) config_kept: u64,
     /// Where the media store goes.
     pub(super) media: Option<PathBuf>,
     /// Only some of them.
@@ -37,20 +41,28 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// One line for each thing that is written.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if let Some(media) = &self.media {
-            let which = if self.some_media { "what is chosen of " } else { "" };
-            lines.push(format!(
-                "write {which}{} media files ({} bytes) to {}",
-                self.media_files,
-                self.media_bytes,
-                media.display()
-            ));
-        }
-        lines.extend(self.config.iter().map(|planned| format!("write {}", planned.target.display())));
-        lines
+    /// One line for the media, of which so many files and bytes are there already (`--resume`).
+    pub(super) fn media_line(&self, there: (u64, u64)) -> Option<String> {
+        let media = self.media.as_ref()?.display();
+        let (files, bytes) = (self.media_files, BinaryBytes(self.media_bytes));
+        let kept = format!("{} of them ({}) are there already", there.0, BinaryBytes(there.1));
+        Some(match (there.0, self.some_media) {
+            (0, false) => format!("write {files} media files ({bytes}) to {media}"),
+            (0, true) => format!("write what is chosen of {files} media files ({bytes}) to {media}"),
+            (there, false) if there == files => format!("leave {files} media files ({bytes}) in {media} as they are"),
+            (_, false) => format!("write {files} media files ({bytes}) to {media}; {kept}"),
+            (_, true) => format!("write what is chosen of {files} media files ({bytes}) to {media}; {kept}"),
+        })
+    }
+
+    /// One for each file, folder and link of the configuration.
+    pub(super) fn config_lines(&self) -> Vec<String> {
+        let kept = match self.config_kept {
+            0 => None,
+            kept => Some(format!("leave {kept} files of the configuration as they are")),
+        };
+        let written = self.config.iter().map(|planned| format!("write {}", planned.target.display()));
+        kept.into_iter().chain(written).collect()
     }
 }
 

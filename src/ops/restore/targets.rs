@@ -17,6 +17,10 @@ use crate::format::snapshot::ConfigKind;
 use crate::format::{BlobId, ItemPath};
 use crate::ops::Error;
 
+/// Whoever restores a second time has good data in the way.
+const EARLIER: &str = "If an earlier restore has put it there, it may be whole: --resume writes only what is missing \
+                       (--resume --dry-run tells what that is)";
+
 /// Refuse a `--to` with something in it, a media store with something in it, and every file that is there already.
 ///
 /// A file that is there with exactly the bytes that would be written (a system's own certificates, say) is no obstacle:
@@ -26,13 +30,15 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
         && !options.resume
         && !is_empty(to)?
     {
-        return Err(Error::failed(format!("{} is not empty", to.display()), "restore into a new or empty folder").into());
+        let hint = "restore into a new or empty folder; what an earlier restore into this one has left out comes with --resume";
+        return Err(Error::failed(format!("{} is not empty", to.display()), hint).into());
     }
     if let Some(media) = &plan.media
         && !options.resume
         && !is_empty(media)?
     {
-        let hint = "nothing is ever merged: move the media store away, or restore elsewhere with --to or --path-map";
+        let hint =
+            format!("nothing is ever merged. {EARLIER}\nElse move the media store away, or restore elsewhere with --to or --path-map");
         return Err(Error::failed(format!("the media store {} is not empty", media.display()), hint).into());
     }
     let mut there = Vec::new();
@@ -53,6 +59,7 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
     }
     if there.is_empty() {
         plan.config.retain(|planned| !same.contains(&planned.target));
+        plan.config_kept = same.len() as u64;
         return Ok(());
     }
     let more = if there.len() > 3 {
@@ -61,7 +68,8 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
         String::new()
     };
     there.truncate(3);
-    let hint = "nothing is ever overwritten: move the old files away, or restore elsewhere with --to or --path-map";
+    let hint =
+        format!("nothing is ever overwritten. {EARLIER}\nElse move the old files away, or restore elsewhere with --to or --path-map");
     Err(Error::failed(format!("there already: {}{more}", there.join(", ").escape_debug()), hint).into())
 }
 

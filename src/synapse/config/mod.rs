@@ -2,13 +2,14 @@
 //!
 //! `load` reads and merges the YAML files, `paths` turns paths of Synapse (or of its container) into paths here, `table`
 //! is the list of options that name files, `guess` looks where no list can know, `media` and `databases` read their
-//! sections, `collect` looks at each path on disk, and `discover` is the order of all this. Nothing here reads a database
-//! or a media file, and the content of a file is read only to follow it (YAML, signing keys).
+//! sections, `collect` looks at each path on disk, and `discover` is the order of all this. `remembered` reads the files as a snapshot
+//! has them. Nothing here reads a database or a media file, and the content of a file is read only to follow it (YAML, signing keys).
 
 mod collect;
 mod databases;
 mod discover;
 mod guess;
+mod listeners;
 mod load;
 mod media;
 mod owners;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 pub use collect::{FILES_MAX, open_file};
 pub use discover::discover;
 pub use guess::GUESS_BYTES_MAX;
-pub use remembered::databases_of;
+pub use remembered::Remembered;
 
 /// What discovery has to know beside the configuration itself.
 #[derive(Debug, Clone, Default)]

@@ -238,6 +238,24 @@ impl ConnInfo {
             .map(String::as_str)
     }
 
+    /// The host or the folder of the socket, where the keywords or PGHOST tell it; of several the first.
+    pub fn host(&self) -> Option<&str> {
+        let told = ["host", "hostaddr"].iter().find_map(|key| self.keywords.get(*key));
+        let told = told.or_else(|| self.variables.get("PGHOST"))?;
+        told.split(',').next().filter(|host| !host.is_empty())
+    }
+
+    /// The port, where the keywords or PGPORT tell it; of several the first.
+    pub fn port(&self) -> Option<u16> {
+        let told = self.keywords.get("port").or_else(|| self.variables.get("PGPORT"))?;
+        told.split(',').next()?.trim().parse().ok()
+    }
+
+    /// Does it bring a password along?
+    pub fn has_password(&self) -> bool {
+        self.variables.contains_key("PGPASSWORD")
+    }
+
     /// What libpq must find in the environment of whoever uses [`ConnInfo::to_argument`]: the password is in it.
     pub fn variables(&self) -> Vec<(String, String)> {
         self.variables.iter().map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -16,6 +16,7 @@ pub mod copy;
 pub mod dump;
 pub mod facts;
 pub mod load;
+pub mod nearby;
 pub mod outline;
 pub mod plan;
 mod pooler;
@@ -279,7 +280,8 @@ impl Error {
             Self::TablesChange { .. } => Some("run again when the upgrade or the job that does this is over".into()),
             Self::Child { program, status, message } => child_hint(program, status, message).map(Into::into),
             Self::NotEmpty { database, .. } => Some(format!(
-                "a restore never merges: name an empty database, or drop {database} and let --create-database make it"
+                "a restore never merges. If an earlier restore has loaded it: --resume leaves a whole database as it is.\n\
+                 Else name an empty database, or drop {database} and let --create-database make it"
             )),
             Self::Incomplete { database, .. } => Some(format!(
                 "unless a restore is at work, drop it (DROP DATABASE {}) and restore again with --create-database",
@@ -296,7 +298,7 @@ fn connect_hint(message: &str) -> Option<String> {
     let table: [(&[&str], &str); 8] = [
         (
             &["no password supplied", "password authentication failed"],
-            "check user and password (args.password, passfile, PGPASSFILE)",
+            "check user and password (args.password, passfile, PGPASSFILE), and that the role is there",
         ),
         (
             &["Peer authentication failed"],

@@ -87,7 +87,7 @@ impl Scratch {
             return Ok(());
         }
         self.keeper.close().await;
-        let mut session = target::maintenance(&self.info, tools).await?;
+        let mut session = target::maintenance(&self.info, tools, Purpose::Write).await?;
         drop_database(&mut session, &database).await?;
         session.close().await;
         Ok(())
@@ -96,7 +96,7 @@ impl Scratch {
 
 /// Drop every database of the server that a killed run has made, and empty the wanted one if such a run had been lent it.
 async fn sweep(info: &ConnInfo, tools: &Tools, wanted: &str) -> Result<(), Error> {
-    let mut session = target::maintenance(info, tools).await?;
+    let mut session = target::maintenance(info, tools, Purpose::Write).await?;
     let known = settled(&mut session, wanted, 0).await?;
     let idle: Vec<Known> = known.into_iter().filter(|one| one.sessions == 0).collect();
     for one in &idle {

@@ -151,7 +151,7 @@ pub async fn create_database(info: &ConnInfo, tools: &Tools, owner: Option<&str>
             reason: "a database can be made only when `dbname` names it".into(),
         });
     };
-    let mut session = maintenance(info, tools).await?;
+    let mut session = maintenance(info, tools, Purpose::Write).await?;
     let known = format!(
         "SELECT datname AS name FROM pg_catalog.pg_database WHERE datname = {}",
         sql::literal(database)
@@ -178,11 +178,33 @@ pub async fn create_database(info: &ConnInfo, tools: &Tools, owner: Option<&str>
     Ok(!exists)
 }
 
+/// What [`create_database`] would find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Prospect {
+    /// The database is there.
+    pub is_there: bool,
+    /// Our role may make databases.
+    pub may_create: bool,
+}
+
+/// Look whether the database that `info` names is there, and whether our role could make it. Nothing is written.
+pub async fn prospect(info: &ConnInfo, tools: &Tools) -> Result<Prospect, Error> {
+    let mut session = maintenance(info, tools, Purpose::Read).await?;
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {}) AS is_there, rolcreatedb OR rolsuper AS may_create \
+         FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        sql::literal(info.database().unwrap_or_default())
+    );
+    let prospect = session.one("the look for the database", &query).await?;
+    session.close().await;
+    Ok(prospect)
+}
+
 /// `postgres`, or `template1` where somebody removed it.
-pub(super) async fn maintenance(info: &ConnInfo, tools: &Tools) -> Result<Session, Error> {
-    match Session::open(&info.with_database("postgres"), tools, Purpose::Write, LOCK_SECONDS).await {
+pub(super) async fn maintenance(info: &ConnInfo, tools: &Tools, purpose: Purpose) -> Result<Session, Error> {
+    match Session::open(&info.with_database("postgres"), tools, purpose, LOCK_SECONDS).await {
         Err(Error::Connect { message, .. }) if message.contains("\"postgres\" does not exist") && message.contains("database") => {
-            Session::open(&info.with_database("template1"), tools, Purpose::Write, LOCK_SECONDS).await
+            Session::open(&info.with_database("template1"), tools, purpose, LOCK_SECONDS).await
         }
         other => other,
     }

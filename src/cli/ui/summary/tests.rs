@@ -103,12 +103,27 @@ fn a_restore_ends_with_what_to_do_next() {
             media_files: 3,
             written_bytes: 4_096,
             databases: vec!["synapse".into()],
+            databases_kept: vec!["mas".into()],
+            media_kept: 40,
+            signing_keys: vec![restore::RestoredKey {
+                id: "ed25519:a_x".into(),
+                public_key: "A6EH".into(),
+                path: Some("/etc/x.key".into()),
+                in_place: true,
+            }],
             next_steps: vec!["start Synapse:\nsystemctl start matrix-synapse".into(), "log in".into()],
             ..restore::Report::default()
         },
         dry_run: false,
     };
     let text = summary(&outcome, &totals(), Duration::ZERO, false, false);
+    for line in [
+        "  database  mas: was there already, whole\n",
+        "  media     3 files, 40 were there already\n",
+        "  key       ed25519:a_x A6EH is in place in /etc/x.key\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
     assert!(
         text.ends_with("\nwhat to do next\n  1. start Synapse:\n     systemctl start matrix-synapse\n  2. log in\n"),
         "{text}"
@@ -121,6 +136,7 @@ fn a_dry_run_of_a_restore_prints_the_plan() {
         report: restore::Report {
             snapshot: "3f9a".into(),
             plan: vec!["load database `synapse`".into(), "write /etc/x\x1b".into()],
+            first_steps: vec!["make the role:\ncreateuser synapse_user".into()],
             ..restore::Report::default()
         },
         dry_run: true,
@@ -128,6 +144,10 @@ fn a_dry_run_of_a_restore_prints_the_plan() {
     let text = summary(&outcome, &totals(), Duration::ZERO, false, false);
     assert!(
         text.starts_with("dry run, nothing was written; snapshot 3f9a\n  load database `synapse`\n  write /etc/x\\u{1b}\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("\nwhat to do first\n  1. make the role:\n     createuser synapse_user\n"),
         "{text}"
     );
 }
