@@ -15,6 +15,8 @@ mod small;
 
 #[path = "repo/attacker.rs"]
 mod attacker;
+#[path = "repo/calls.rs"]
+mod calls;
 #[path = "repo/damage.rs"]
 mod damage;
 #[path = "repo/faults.rs"]

@@ -83,13 +83,3 @@ async fn a_prune_under_object_lock_keeps_what_is_held_and_tells_it() {
     assert!(versions.held >= left as u64, "{left} {versions:?}");
     assert_eq!(report.problems, []);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_without_versions_says_that_it_has_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let counters = std::sync::Arc::default();
-    let store = synapse_backup::store::local::open(folder.path(), true, counters).await.unwrap();
-    let repository = init(store).await;
-    let error = prune::prune(&repository, &options(true), &run()).await.unwrap_err();
-    assert!(error.to_string().contains("keeps no old versions"), "{error:#}");
-}

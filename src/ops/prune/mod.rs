@@ -99,6 +99,7 @@ pub struct Totals {
 
 /// Prune.
 pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
+    refuse_without_versions(repository, options)?;
     // P0: forget by policy. A dry run looks as if they were gone.
     let verdicts = run
         .until_cancelled(forget::judge(repository, &options.keep, options.yes_really))
@@ -146,6 +147,15 @@ fn problems(applied: &Applied) -> Vec<Problem> {
         message: format!("the upload that a killed run left is still there: {why}"),
     });
     damaged.chain(kept).collect()
+}
+
+/// A wrong call, so it is told before anything is touched.
+fn refuse_without_versions(repository: &Repository, options: &Options) -> Result<(), Error> {
+    if options.versions.is_none() || repository.store().versions().is_some() {
+        return Ok(());
+    }
+    let hint = "a deleted object is gone there already: leave --versions out";
+    Err(Error::usage(format!("{} keeps no old versions", repository.url()), hint))
 }
 
 /// P1 to P7.
@@ -223,11 +233,7 @@ async fn versions(repository: &Repository, options: &Options, run: &Run<'_>) -> 
         .await
         .context("clear old versions")?;
     run.progress.done("versions");
-    let no_versions = || {
-        let hint = "a deleted object is gone there already: leave --versions out";
-        Error::usage(format!("{} keeps no old versions", repository.url()), hint)
-    };
-    Ok(Some(cleared.ok_or_else(no_versions)?))
+    Ok(cleared)
 }
 
 fn totals(survey: &Survey) -> Totals {
