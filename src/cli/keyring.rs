@@ -12,6 +12,7 @@ use age::secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
+use super::secrets;
 use super::settings::{AbsolutePath, Settings};
 use super::terminal;
 use crate::format::seal::Identity;
@@ -153,6 +154,10 @@ fn read(file: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 
 /// The identities in a file as `age-keygen` writes it, also one that a passphrase protects.
 fn read_identities(file: &Path, passphrase: Option<&Path>) -> Result<Vec<Identity>, Error> {
+    if secrets::has_key(&file.to_string_lossy()) {
+        let hint = "what stands on a command line or in the environment is seen by others: write the key into a file that only you can read";
+        return Err(Error::usage(format!("--identity (or {IDENTITY_VARIABLE}) takes the name of a file, not the key itself"), hint));
+    }
     let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
     let bytes = read(file).map_err(|error| refused(error.to_string(), "name the file that `age-keygen` wrote"))?;
     let bytes = if is_sealed(&bytes) {
@@ -183,7 +188,9 @@ fn unlock(file: &Path, bytes: &[u8], passphrase: Option<&Path>) -> Result<Zeroiz
     let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
     let hint = "is it the passphrase of this very file?";
     if let Some(passphrase) = passphrase {
-        let line = read(passphrase).map_err(|error| refused(format!("{}: {error}", passphrase.display()), hint))?;
+        // Not by its name: somebody may have written the passphrase itself.
+        let unread = |error: std::io::Error| refused(format!("{PASSPHRASE_VARIABLE}: {error}"), "it takes the name of a file, whose first line is the passphrase");
+        let line = read(passphrase).map_err(unread)?;
         let text = std::str::from_utf8(&line).unwrap_or_default();
         return unlock_with(bytes, text.lines().next().unwrap_or_default()).map_err(|message| refused(message, hint));
     }

@@ -32,6 +32,7 @@ mod keyring;
 mod logs;
 mod metrics;
 mod options;
+mod secrets;
 mod settings;
 mod system;
 mod terminal;
@@ -237,10 +238,15 @@ fn tell(ended: anyhow::Result<Outcome>, command: Option<&str>, screen: &Screen, 
 /// clap's own answer: help and version on standard output, usage errors on standard error, with a report for programs.
 fn answered(answer: &clap::Error, arguments: &[OsString], began: Instant) -> u8 {
     let code = u8::try_from(answer.exit_code()).unwrap_or(exit::USAGE);
-    let _ = answer.print();
+    let whole = answer.render().to_string();
+    let text = secrets::without(&whole, arguments);
+    if text == whole {
+        let _ = answer.print();
+    } else {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    }
     let (json, command) = args::intention(arguments);
     if json && answer.use_stderr() {
-        let text = answer.render().to_string();
         let message = text.lines().next().unwrap_or_default();
         let told = ui::Told {
             message: message.strip_prefix("error: ").unwrap_or(message).to_owned(),

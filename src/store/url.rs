@@ -102,14 +102,18 @@ fn advice(text: &str) -> String {
     } else if lower.starts_with("http://") || lower.starts_with("https://") {
         "write s3://BUCKET/PREFIX, and put the address of the server into s3.endpoint".to_owned()
     } else if lower.starts_with("s3:") {
-        format!("did you mean s3://{}?", text[3..].trim_start_matches('/'))
+        meant("s3://", text[3..].trim_start_matches('/'))
     } else if lower.starts_with("file:") {
-        format!("did you mean file:///{}?", text[5..].trim_start_matches('/'))
+        meant("file:///", text[5..].trim_start_matches('/'))
     } else if text.starts_with('/') {
-        format!("did you mean file://{text}?")
+        meant("file://", text)
     } else {
         "write s3://BUCKET/PREFIX or file:///PATH".to_owned()
     }
+}
+
+fn meant(scheme: &str, rest: &str) -> String {
+    format!("did you mean {}?", without_secrets(&format!("{scheme}{rest}")).escape_debug())
 }
 
 fn bad(text: &str, why: &str) -> Error {
@@ -119,7 +123,7 @@ fn bad(text: &str, why: &str) -> Error {
 }
 
 /// What stands before an `@` may be a password, and messages end up in logs.
-fn without_secrets(text: &str) -> String {
+pub(super) fn without_secrets(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, after)) => format!("{}…@{after}", &before[..before.find("://").map_or(0, |at| at + 3)]),
         None => text.to_owned(),
@@ -164,6 +168,10 @@ mod tests {
             ),
             ("https://key:secret@host/bucket", "`https://…@host/bucket`"),
             ("s3://key@bucket", "credentials do not belong"),
+            ("s3:/key:secret@bucket/x", "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?"),
+            ("s3:key:secret@bucket/x", "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?"),
+            ("S3://key:secret@bucket", "`S3://…@bucket` is not a repository URL: did you mean s3://…@bucket?"),
+            ("file:user:secret@x", "`…@x` is not a repository URL: did you mean file://…@x?"),
             ("s3://localhost:9000/bucket", "s3.endpoint"),
             ("s3://bucket//x", "no empty parts"),
             ("s3://bucket/a/../b", "no `..`"),
@@ -184,6 +192,7 @@ mod tests {
             let message = read.map_or_else(|error| error.to_string(), |url| format!("accepted as {url:?}"));
             assert!(message.contains(wanted), "{given}: {message}");
             assert!(!message.contains('\n'), "{given}: one line");
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 
+use crate::cli::secrets;
 use crate::format::seal::Recipient;
 use crate::format::writer_key::Signer;
 use crate::store::versions::LockMode;
@@ -249,8 +250,11 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Only so much of what was typed stands in a message.
+/// Only so much of what was typed stands in a message, and no secret key.
 fn shown(text: &str) -> String {
+    if secrets::has_key(text) {
+        return secrets::HIDDEN.to_owned();
+    }
     text.chars().take(80).collect()
 }
 
@@ -323,8 +327,7 @@ impl FromStr for RecipientWord {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim().starts_with("AGE-SECRET-KEY-") {
-            // Never shown.
+        if secrets::has_key(text) {
             return Err("this is a secret key, and it does not belong on this machine: write its public half, age1…".into());
         }
         text.parse().map(Self).map_err(str::to_owned)
