@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# synapse-backup with the PostgreSQL client tools, as an unprivileged user. The root file system may be read-only; only /tmp (small) and,
-# if used, the folder of the writer key and the cache must be writable.
+# synapse-backup with the PostgreSQL client tools, as an unprivileged user. The root file system may be read-only; only /tmp (where lists go
+# that do not fit into memory) and, if used, the folder of the writer key must be writable.
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential cmake && rm -rf /var/lib/apt/lists/*
@@ -27,6 +27,8 @@ RUN apt-get update \
 COPY --from=build /synapse-backup /usr/local/bin/synapse-backup
 # 991 is the user of the Synapse image, whose media and keys are to be read.
 RUN groupadd --gid 991 synapse-backup && useradd --uid 991 --gid 991 --home-dir /var/lib/synapse-backup --create-home --shell /usr/sbin/nologin synapse-backup
+# Where the root file system is read-only, /var/tmp is too.
+ENV TMPDIR=/tmp
 USER 991:991
 WORKDIR /var/lib/synapse-backup
 ENTRYPOINT ["/usr/local/bin/synapse-backup"]

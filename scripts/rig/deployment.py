@@ -63,6 +63,8 @@ def _cron_job(cron: dict, name: str) -> None:
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert all(mount.get("readOnly") for name, mount in mounts.items() if name != "tmp"), "only /tmp may be written to"
     assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert variables.get("TMPDIR") == mounts["tmp"]["mountPath"], "scratch files must go where something can be written"
     (settings,) = _kubernetes("ConfigMap").values()
     bound = int(yaml.safe_load(settings["data"]["config.yaml"])["limits"]["memory"].removesuffix("MiB"))
     limit = container["resources"]["limits"]["memory"]
@@ -85,6 +87,9 @@ def compose() -> None:
             assert source in file["volumes"], f"{name}: {source}"
     assert yaml.safe_load(file["configs"]["settings"]["content"])["repository"].startswith("s3://")
     assert services["backup"]["volumes"][0]["read_only"], "the tool must not write to Synapse's volume"
+    assert "/tmp" in services["backup"]["tmpfs"], "the image's TMPDIR must be a place that can be written to"
+    needed = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"}
+    assert set(services["restore"]["cap_add"]) == needed, "files get their owners, and programs of PostgreSQL run as Synapse's user"
 
 
 def image() -> None:
@@ -94,6 +99,7 @@ def image() -> None:
     for stage in text.split("\nFROM debian:")[1].split("\nFROM "):
         users = [line.split()[1] for line in stage.splitlines() if line.startswith("USER ")]
         assert not users or users[-1].partition(":")[0] not in ("0", "root"), stage
+    assert "ENV TMPDIR=/tmp" in lines, "/var/tmp is read-only with the rest of the root file system"
     channel = (ROOT / "rust-toolchain.toml").read_text().split('channel = "')[1].split('"')[0]
     assert any(line.startswith(f"FROM rust:{channel.rpartition('.')[0]}-") for line in lines), f"the image does not use Rust {channel}"
 
