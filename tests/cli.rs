@@ -10,6 +10,8 @@
 #[expect(dead_code, reason = "what a store answers is asked for by other tests")]
 mod canned;
 
+#[path = "cli/damage.rs"]
+mod damage;
 #[path = "cli/metrics.rs"]
 mod metrics;
 #[path = "cli/region.rs"]

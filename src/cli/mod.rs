@@ -200,11 +200,16 @@ fn tell(ended: anyhow::Result<Outcome>, command: Option<&str>, screen: &Screen, 
     let time = began.elapsed();
     let totals = counters.totals();
     let ended = ended.and_then(|outcome| {
-        if !screen.for_program() {
-            screen.data(&ui::look(&outcome, screen.colour_out(), screen.columns_out()))?;
+        if !screen.for_program()
+            && let Err(error) = screen.data(&ui::look(&outcome, screen.colour_out(), screen.columns_out()))
+            // Whoever looked at it may stop reading; how it ended stays what it is.
+            && !screen.reader_gone()
+        {
+            return Err(error);
         }
         Ok(outcome)
     });
+    // A verb that only prints, and nobody reads on: `| head` got what it wanted.
     if ended.is_err() && screen.reader_gone() {
         return exit::DONE;
     }
