@@ -185,6 +185,34 @@ pub async fn show(
     })
 }
 
+/// The media that are lost, `each` told of one after the other. What was only put off to the next run is not lost. Where the list
+/// itself cannot be read, it is not known what is lost, and that is an error.
+pub async fn losses(
+    repository: &Repository,
+    snapshot: &str,
+    limits: Limits,
+    run: &Run<'_>,
+    mut each: impl FnMut(Problem) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<()> {
+    let found = run.until_cancelled(snapshots::find(repository, snapshot, true)).await?.snapshot;
+    let is_loss = |problem: &Problem| problem.item.starts_with("media/") && problem.kind != ProblemKind::Deferred;
+    for problem in found.problems.iter().filter(|problem| is_loss(problem)) {
+        each(problem.clone())?;
+    }
+    let Some(media) = &found.media else { return Ok(()) };
+    let reader = run
+        .until_cancelled(Reader::open(repository, limits.memory_bytes, limits.connections))
+        .await?;
+    items::walk_media(&reader, media, b"", run, async |walked| {
+        let shard = walked
+            .entries
+            .context("which media are lost is not known: a part of their list cannot be read")?;
+        let problems = shard.entries.into_iter().filter_map(media_problem);
+        problems.filter(is_loss).try_for_each(&mut each)
+    })
+    .await
+}
+
 fn media_problem(entry: MediaEntry) -> Option<Problem> {
     let problem = entry.problem?;
     Some(Problem {

@@ -1,28 +1,28 @@
 //! `show SNAPSHOT --losses`: the media that are lost, as the file that `media.accepted_losses` names.
 //!
 //! One item a line. A name that a line cannot hold as it is (a control character, space at an end, a quotation mark or `#` at its
-//! begin) is written as a JSON string, and read back as one. What was only put off to the next run is not lost.
+//! begin) is written as a JSON string, and read back as one.
 
 use super::Session;
 use crate::cli::args;
 use crate::cli::exit::Outcome;
-use crate::format::snapshot::ProblemKind;
+use crate::format::snapshot::Problem;
 use crate::ops;
 
 pub(super) async fn losses(words: &args::Show, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let repository = session.open_past(words.past).await?;
     let limits = session.given().limits()?;
-    let report = ops::inspect::show(&repository, &words.snapshot, true, limits, &session.run).await?;
-    let is_loss = |problem: &&crate::format::snapshot::Problem| problem.item.starts_with("media/") && problem.kind != ProblemKind::Deferred;
-    for problem in report.problems.iter().filter(is_loss) {
-        let line = if session.screen.for_program() {
+    let screen = session.screen;
+    let each = |problem: Problem| {
+        let line = if screen.for_program() {
             let kind = problem.kind;
             serde_json::json!({ "type": "item", "name": problem.item, "kind": kind }).to_string()
         } else {
             line_of_item(&problem.item)
         };
-        session.screen.data(&format!("{line}\n"))?;
-    }
+        screen.data(&format!("{line}\n"))
+    };
+    ops::inspect::losses(&repository, &words.snapshot, limits, &session.run, each).await?;
     Ok(Outcome::Printed)
 }
 
