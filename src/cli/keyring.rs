@@ -12,6 +12,7 @@ use age::secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
+use super::exit;
 use super::secrets;
 use super::settings::{AbsolutePath, Settings};
 use super::terminal;
@@ -75,12 +76,19 @@ pub(super) fn keyring(settings: &Settings) -> Result<Keyring, Error> {
     let encryption = &settings.encryption;
     let recipients = encryption.recipients.iter().flatten().map(|word| word.0.clone()).collect();
     let pinned = encryption.signers.iter().flatten().map(|word| word.0);
+    let writer_key = read_writer_key(
+        &writer_key_file(settings),
+        encryption.writer_key_file.is_some() && !settings.keys.make_writer_key,
+    )?;
+    let (writer, writer_unread) = match writer_key {
+        Found::Key(key) => (Some(*key), None),
+        Found::Nothing => (None, None),
+        Found::Unread(why) => (None, Some(why)),
+    };
     Ok(Keyring {
         recipients,
-        writer: read_writer_key(
-            &writer_key_file(settings),
-            encryption.writer_key_file.is_some() && !settings.keys.make_writer_key,
-        )?,
+        writer,
+        writer_unread,
         identities: settings.keys.identities.read()?,
         signers: settings.keys.signers.iter().copied().chain(pinned).collect(),
         unsigned: settings.keys.accept_unsigned,
@@ -93,12 +101,28 @@ pub(super) fn writer_key_file(settings: &Settings) -> PathBuf {
     set.map_or_else(|| PathBuf::from(WRITER_KEY_FILE), |AbsolutePath(path)| path.clone())
 }
 
-/// The writer key, if it is there. One that cannot be read is an error, one that is missing only tells itself where it is needed.
-fn read_writer_key(file: &Path, named: bool) -> Result<Option<WriterKey>, Error> {
-    let text = match read(file) {
+/// What is in the place of the writer key.
+#[derive(Debug)]
+enum Found {
+    Key(Box<WriterKey>),
+    Nothing,
+    /// The file, and why.
+    Unread(String),
+}
+
+/// The writer key, if it is there. One that was named and cannot be read is an error; one that is missing, or is another user's in the
+/// usual place, only tells itself where it is needed.
+fn read_writer_key(file: &Path, named: bool) -> Result<Found, Error> {
+    writer_key_of(read(file), file, named)
+}
+
+fn writer_key_of(text: std::io::Result<Zeroizing<Vec<u8>>>, file: &Path, named: bool) -> Result<Found, Error> {
+    let text = match text {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
+            return Ok(Found::Unread(format!("{}: {error}", file.display())));
+        }
         Err(error) => {
             return Err(Error::usage(
                 format!("`encryption.writer_key_file`: {}: {error}", file.display()),
@@ -113,14 +137,25 @@ fn read_writer_key(file: &Path, named: bool) -> Result<Option<WriterKey>, Error>
             "it must be the file that `init` or `rekey --new-writer-key` made",
         )
     })?;
-    Ok(Some(key))
+    Ok(Found::Key(Box::new(key)))
+}
+
+/// The error of a call that no key here could help, with the one that could, if it were readable.
+pub(super) fn explained(error: anyhow::Error, settings: &Settings) -> anyhow::Error {
+    if exit::of_error(&error) != exit::NO_KEY {
+        return error;
+    }
+    match read_writer_key(&writer_key_file(settings), false) {
+        Ok(Found::Unread(why)) => error.context(format!("there is a writer key that cannot be read: {why}")),
+        _ => error,
+    }
 }
 
 /// A new writer key, unless there is one already; its file is readable for its owner only.
 pub(super) fn make_writer_key(settings: &Settings) -> Result<WriterKey, Error> {
     let file = writer_key_file(settings);
-    if let Some(key) = read_writer_key(&file, true)? {
-        return Ok(key);
+    if let Found::Key(key) = read_writer_key(&file, true)? {
+        return Ok(*key);
     }
     let cannot = |error: std::io::Error| {
         Error::usage(
@@ -155,8 +190,12 @@ fn read(file: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
 /// The identities in a file as `age-keygen` writes it, also one that a passphrase protects.
 fn read_identities(file: &Path, passphrase: Option<&Path>) -> Result<Vec<Identity>, Error> {
     if secrets::has_key(&file.to_string_lossy()) {
-        let hint = "what stands on a command line or in the environment is seen by others: write the key into a file that only you can read";
-        return Err(Error::usage(format!("--identity (or {IDENTITY_VARIABLE}) takes the name of a file, not the key itself"), hint));
+        let hint =
+            "what stands on a command line or in the environment is seen by others: write the key into a file that only you can read";
+        return Err(Error::usage(
+            format!("--identity (or {IDENTITY_VARIABLE}) takes the name of a file, not the key itself"),
+            hint,
+        ));
     }
     let refused = |message: String, hint: &str| Error::usage(format!("--identity {}: {message}", file.display()), hint);
     let bytes = read(file).map_err(|error| refused(error.to_string(), "name the file that `age-keygen` wrote"))?;
@@ -189,7 +228,12 @@ fn unlock(file: &Path, bytes: &[u8], passphrase: Option<&Path>) -> Result<Zeroiz
     let hint = "is it the passphrase of this very file?";
     if let Some(passphrase) = passphrase {
         // Not by its name: somebody may have written the passphrase itself.
-        let unread = |error: std::io::Error| refused(format!("{PASSPHRASE_VARIABLE}: {error}"), "it takes the name of a file, whose first line is the passphrase");
+        let unread = |error: std::io::Error| {
+            refused(
+                format!("{PASSPHRASE_VARIABLE}: {error}"),
+                "it takes the name of a file, whose first line is the passphrase",
+            )
+        };
         let line = read(passphrase).map_err(unread)?;
         let text = std::str::from_utf8(&line).unwrap_or_default();
         return unlock_with(bytes, text.lines().next().unwrap_or_default()).map_err(|message| refused(message, hint));
@@ -220,4 +264,33 @@ fn unlock_with(bytes: &[u8], words: &str) -> Result<Zeroizing<Vec<u8>>, String> 
     let mut reader = opened.map_err(|error| error.to_string())?;
     reader.read_to_end(&mut plain).map_err(|error| error.to_string())?;
     Ok(plain)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    /// Root reads everything, so that the refusal is told to it.
+    #[test]
+    fn a_writer_key_that_another_user_has_is_not_taken_for_none() {
+        let file = Path::new("/k");
+        let found = |kind: ErrorKind, named| writer_key_of(Err(kind.into()), file, named);
+        assert!(matches!(found(ErrorKind::NotFound, true), Ok(Found::Nothing)));
+        assert!(matches!(found(ErrorKind::PermissionDenied, false), Ok(Found::Unread(why)) if why == "/k: permission denied"));
+        let refused = found(ErrorKind::PermissionDenied, true).unwrap_err().message;
+        assert_eq!(refused, "`encryption.writer_key_file`: /k: permission denied");
+    }
+
+    #[test]
+    fn a_key_or_passphrase_in_the_place_of_a_file_is_not_shown() {
+        let told = |error: Error| format!("{} {}", error.message, error.hint.unwrap_or_default());
+        let key = read_identities(Path::new("AGE-SECRET-KEY-1HUNTER2"), None).map(|_| ());
+        assert!(!told(key.unwrap_err()).contains("HUNTER2"));
+        let passphrase = unlock(Path::new("locked.age"), b"", Some(Path::new("hunter2"))).map(|_| ());
+        let told = told(passphrase.unwrap_err());
+        assert!(!told.contains("hunter2") && told.contains(PASSPHRASE_VARIABLE), "{told}");
+    }
 }

@@ -124,7 +124,7 @@ async fn called(
     // Boxed: the verbs are large values, and few stacks like to move them.
     let verb = Box::pin(commands::dispatch(&words.command, &session));
     let (ended, _) = tokio::join!(until_signal(verb, &cancel, watcher, screen), begun);
-    ended
+    ended.map_err(|error| keyring::explained(error, &settings))
 }
 
 /// Tell that a run begins, where somebody wants to know. The run goes on meanwhile.

@@ -18,6 +18,8 @@ pub struct Keyring {
     pub recipients: Vec<Recipient>,
     /// What stays on the server.
     pub writer: Option<WriterKey>,
+    /// The file of the writer key and why it cannot be read, where it seems to be there.
+    pub writer_unread: Option<String>,
     /// What opens data.
     pub identities: Vec<Identity>,
     /// Whose signatures count; beside them the writer key's own.

@@ -12,12 +12,18 @@ pub(super) fn check(repository: &Repository, report: &mut Report) {
         let message = "the repository is not sealed, as `init --unencrypted` said: whoever reads the bucket reads everything";
         return report.ok("sealing", message);
     }
-    if keyring.writer.is_none() {
-        report.fail(
+    match (&keyring.writer, &keyring.writer_unread) {
+        (Some(_), _) => {}
+        (None, Some(why)) => report.fail(
+            "writer key",
+            format!("it cannot be read: {why}"),
+            "run this, and every backup, as the user whose it is; nobody else should be able to read it",
+        ),
+        (None, None) => report.fail(
             "writer key",
             "it is not there: no backup can read the lists of earlier ones",
             "set `encryption.writer_key_file` to where it is; if it is lost, `rekey --new-writer-key` makes a new one with an identity: docs/keys.md",
-        );
+        ),
     }
     match keyring.recipients.len() {
         0 => report.fail(
