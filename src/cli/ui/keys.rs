@@ -33,7 +33,12 @@ pub(super) fn keys(report: &Report, colour: bool) -> String {
         table.row(vec![signer.clone(), "signer that is pinned".into()]);
     }
     if report.recipients.is_empty() && report.writer.is_none() && report.identities.is_empty() && report.signers.is_empty() {
-        out.push_str("no keys: nothing is sealed\n");
+        let is_sealed = !report.sealed.is_empty();
+        out.push_str(if is_sealed {
+            "no keys at hand\n"
+        } else {
+            "no keys: nothing is sealed\n"
+        });
     } else {
         out.push_str(&table.print(colour));
     }
