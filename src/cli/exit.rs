@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::ops::{
     self, ErrorKind, adopt, backup, copy, doctor, drill, extend, forget, inspect, keys, prune, rekey, restore, stats, tag, verify,
 };
+use crate::synapse::{self, postgres};
 use crate::{repo, store};
 
 /// Done.
@@ -170,10 +171,25 @@ fn decides(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         _ => {}
     }
     match error.downcast_ref() {
-        Some(store::Error::NoBucket { .. }) => Some(NO_REPOSITORY),
-        Some(store::Error::BadUrl { .. }) => Some(USAGE),
-        _ => None,
+        Some(store::Error::NoBucket { .. }) => return Some(NO_REPOSITORY),
+        Some(store::Error::BadUrl { .. }) => return Some(USAGE),
+        _ => {}
     }
+    is_of_the_settings(error).then_some(USAGE)
+}
+
+/// What our own settings and flags say of databases and of Synapse's files, and cannot mean. (What stands in those files is not ours.)
+fn is_of_the_settings(error: &(dyn std::error::Error + 'static)) -> bool {
+    let connection = matches!(
+        error.downcast_ref(),
+        Some(postgres::Error::ConnInfo { .. } | postgres::Error::Unpassable { .. } | postgres::Error::NoUser)
+    );
+    let files = match error.downcast_ref() {
+        Some(synapse::Error::NoConfig | synapse::Error::NotAbsolute { .. } | synapse::Error::Relative { .. }) => true,
+        Some(synapse::Error::ConfigUnreadable { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    };
+    connection || files
 }
 
 #[cfg(test)]
@@ -186,6 +202,10 @@ mod tests {
     #[test]
     fn errors_get_the_codes_of_the_table() {
         let no_bucket = || store::Error::NoBucket { url: "s3://x".into() };
+        let unreadable = |kind: std::io::ErrorKind| synapse::Error::ConfigUnreadable {
+            path: "/x".into(),
+            source: kind.into(),
+        };
         let no_repository = || repo::Error::NoRepository { url: "s3://x".into() };
         for (error, code) in [
             (anyhow!("anything"), FAILED),
@@ -205,6 +225,15 @@ mod tests {
                 NO_REPOSITORY,
             ),
             (store::Error::BadUrl { message: "x".into() }.into(), USAGE),
+            (
+                anyhow::Error::from(postgres::Error::ConnInfo { reason: "x".into() }).context("where does database `synapse` go?"),
+                USAGE,
+            ),
+            (postgres::Error::NoUser.into(), USAGE),
+            (postgres::Error::Pooler.into(), FAILED),
+            (unreadable(std::io::ErrorKind::NotFound).into(), USAGE),
+            (unreadable(std::io::ErrorKind::PermissionDenied).into(), FAILED),
+            (synapse::Error::NoServerName.into(), FAILED),
         ] {
             assert_eq!(of_error(&error), code, "{error:?}");
         }
