@@ -21,7 +21,11 @@ fn is_secret(word: &str) -> bool {
 
 /// A message without those of the arguments that are secret. A flag and its value may be one word.
 pub(super) fn without(message: &str, arguments: &[OsString]) -> String {
-    let mut secrets: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).flat_map(word_and_values).collect();
+    let mut secrets: Vec<&str> = arguments
+        .iter()
+        .filter_map(|word| word.to_str())
+        .flat_map(word_and_values)
+        .collect();
     secrets.retain(|word| is_secret(word));
     // The longest first: a part of it would leave the rest.
     secrets.sort_by_key(|word| std::cmp::Reverse(word.len()));
@@ -43,8 +47,16 @@ mod tests {
         for (argument, message, wanted) in [
             ("age1ql3z", "invalid value 'age1ql3z'", "invalid value 'age1ql3z'"),
             ("AGE-SECRET-KEY-1X", "invalid value 'AGE-SECRET-KEY-1X'", "invalid value '…'"),
-            ("--signer=AGE-SECRET-KEY-1X", "invalid value 'AGE-SECRET-KEY-1X'", "invalid value '…'"),
-            ("age-secret-key-1x", "unexpected argument 'age-secret-key-1x' found", "unexpected argument '…' found"),
+            (
+                "--signer=AGE-SECRET-KEY-1X",
+                "invalid value 'AGE-SECRET-KEY-1X'",
+                "invalid value '…'",
+            ),
+            (
+                "age-secret-key-1x",
+                "unexpected argument 'age-secret-key-1x' found",
+                "unexpected argument '…' found",
+            ),
             (
                 "synapse=postgres://u:hunter2@h/d?a=b",
                 "unexpected argument 'synapse=postgres://u:hunter2@h/d?a=b' found",
@@ -55,7 +67,11 @@ mod tests {
                 "unexpected argument 'synapse=host=h password=hunter2' found",
                 "unexpected argument '…' found",
             ),
-            ("s3://bucket/x", "unexpected argument 's3://bucket/x' found", "unexpected argument 's3://bucket/x' found"),
+            (
+                "s3://bucket/x",
+                "unexpected argument 's3://bucket/x' found",
+                "unexpected argument 's3://bucket/x' found",
+            ),
         ] {
             assert_eq!(without(message, &[argument.into()]), wanted, "{argument}");
         }

@@ -168,9 +168,18 @@ mod tests {
             ),
             ("https://key:secret@host/bucket", "`https://…@host/bucket`"),
             ("s3://key@bucket", "credentials do not belong"),
-            ("s3:/key:secret@bucket/x", "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?"),
-            ("s3:key:secret@bucket/x", "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?"),
-            ("S3://key:secret@bucket", "`S3://…@bucket` is not a repository URL: did you mean s3://…@bucket?"),
+            (
+                "s3:/key:secret@bucket/x",
+                "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?",
+            ),
+            (
+                "s3:key:secret@bucket/x",
+                "`…@bucket/x` is not a repository URL: did you mean s3://…@bucket/x?",
+            ),
+            (
+                "S3://key:secret@bucket",
+                "`S3://…@bucket` is not a repository URL: did you mean s3://…@bucket?",
+            ),
             ("file:user:secret@x", "`…@x` is not a repository URL: did you mean file://…@x?"),
             ("s3://localhost:9000/bucket", "s3.endpoint"),
             ("s3://bucket//x", "no empty parts"),
