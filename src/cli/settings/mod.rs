@@ -67,6 +67,7 @@ pub(super) struct Settings {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Encryption {
+    #[serde(default, deserialize_with = "values::recipients")]
     pub(super) recipients: Option<Vec<RecipientWord>>,
     pub(super) writer_key_file: Option<AbsolutePath>,
     pub(super) signers: Option<Vec<SignerWord>>,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::Settings;
 use super::error::later;
 use super::keys::{self, Unknown};
-use super::values::boolean;
+use super::values::{boolean, distinct};
 use crate::cli::environment::Environment;
 use crate::ops;
 
@@ -95,7 +95,7 @@ fn set(settings: &mut Settings, path: &str, value: &str) -> Result<(), String> {
         "keep.tags" => settings.keep.tags = Some(list(value)?),
         "limits.memory" => settings.limits.memory = Some(value.parse()?),
         "limits.connections" => settings.limits.connections = Some(value.parse()?),
-        "encryption.recipients" => settings.encryption.recipients = Some(list(value)?),
+        "encryption.recipients" => settings.encryption.recipients = Some(distinct(list(value)?)?),
         "encryption.writer_key_file" => settings.encryption.writer_key_file = Some(value.parse()?),
         "encryption.signers" => settings.encryption.signers = Some(list(value)?),
         "object_lock.mode" => settings.object_lock.mode = Some(value.parse()?),

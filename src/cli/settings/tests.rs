@@ -171,6 +171,34 @@ fn broken_yaml_is_named_with_its_place() {
 }
 
 #[test]
+fn recipients_are_different_and_fit_into_a_header() {
+    let recipient = || crate::format::seal::Identity::generate().recipient().to_string();
+    let many: Vec<String> = (0..24).map(|_| recipient()).collect();
+    let first = many[0].clone();
+    for (list, wanted) in [
+        (&many[..23], None),
+        (&many[..], Some("these are 24 recipients; at most 23 fit".to_owned())),
+        (
+            &[first.clone(), many[1].clone(), first.clone()][..],
+            Some(format!("{first} stands here twice")),
+        ),
+    ] {
+        let text = format!("encryption:\n  recipients: [{}]\n", list.join(", "));
+        let of_file = parse(&text, "f.yaml").map(|_| ()).map_err(|error| error.message);
+        let of_environment = overlaid("", &[("SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS", &list.join(","))]).map(|_| ());
+        for (got, place) in [(of_file, "f.yaml:2:"), (of_environment, "SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS: ")] {
+            match &wanted {
+                None => assert_eq!(got, Ok(())),
+                Some(wanted) => {
+                    let message = got.unwrap_err();
+                    assert!(message.starts_with(place) && message.ends_with(wanted), "{message}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn messages_never_show_a_database_url() {
     for text in [
         "metrics: { ping_url: 'hunter2' }\n",

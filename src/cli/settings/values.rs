@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 
 use crate::cli::secrets;
-use crate::format::seal::Recipient;
+use crate::format::seal::{RECIPIENTS_MAX, Recipient};
 use crate::format::writer_key::Signer;
 use crate::store::versions::LockMode;
 
@@ -346,6 +346,28 @@ impl<'de> Deserialize<'de> for RecipientWord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         parsed(deserializer)
     }
+}
+
+/// Recipients that all fit into one header beside the writer key, each once: a second of the same kind would be no second one.
+pub(super) fn distinct(recipients: Vec<RecipientWord>) -> Result<Vec<RecipientWord>, String> {
+    if recipients.len() >= RECIPIENTS_MAX {
+        return Err(format!(
+            "these are {} recipients; at most {} fit",
+            recipients.len(),
+            RECIPIENTS_MAX - 1
+        ));
+    }
+    let twice = recipients.iter().enumerate().find(|(at, one)| recipients[..*at].contains(one));
+    match twice {
+        Some((_, RecipientWord(recipient))) => Err(format!("{recipient} stands here twice")),
+        None => Ok(recipients),
+    }
+}
+
+/// The list in the file.
+pub(super) fn recipients<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<RecipientWord>>, D::Error> {
+    let given = Option::<Vec<RecipientWord>>::deserialize(deserializer)?;
+    given.map(distinct).transpose().map_err(serde::de::Error::custom)
 }
 
 impl<'de> Deserialize<'de> for SignerWord {
