@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 
-use super::restore::DatabaseTarget;
+use super::restore::{self, DatabaseTarget};
 use super::{Limits, Part, Run, Tools, retention, signers};
 use crate::format::FORMAT_VERSION;
 use crate::format::drill::{Drill, DrillCheck};
@@ -118,6 +118,9 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
         .await?;
     repository.trust(&found)?;
     run.until_cancelled(signers::warn_of_others(repository)).await?;
+    if let Databases::Given(given) = &options.databases {
+        restore::check_names(&found.snapshot, given)?;
+    }
     folder::sweep(&options.folder);
     let folder = folder::Folder::new(&options.folder, &found.snapshot)?;
     let mut stage = databases::Stage::default();

@@ -276,8 +276,8 @@ fn wanted_databases<'a>(snapshot: &'a Snapshot, options: &Options) -> Vec<&'a cr
 }
 
 /// A database that `--database` names but the snapshot does not have.
-fn check_names(snapshot: &Snapshot, options: &Options) -> Result<(), Error> {
-    for (name, _) in &options.databases {
+pub(super) fn check_names(snapshot: &Snapshot, databases: &[(String, DatabaseTarget)]) -> Result<(), Error> {
+    for (name, _) in databases {
         if !snapshot.databases.iter().any(|database| database.name == *name) {
             let known: Vec<&str> = snapshot.databases.iter().map(|database| database.name.as_str()).collect();
             let hint = match known.as_slice() {

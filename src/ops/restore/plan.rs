@@ -68,7 +68,7 @@ impl Plan {
 
 /// Where everything goes. A usage error when the options cannot be meant.
 pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Plan> {
-    check_names(snapshot, options)?;
+    check_names(snapshot, &options.databases)?;
     if options.to.is_some() {
         check_copy_has_databases(snapshot, options)?;
     }
