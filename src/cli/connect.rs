@@ -75,11 +75,24 @@ fn object_lock(settings: &Settings) -> Result<Option<ObjectLock>, Error> {
 
 /// What is written is to be held: a folder cannot do that, and must not seem to.
 pub(super) fn check_object_lock(url: &str, settings: &Settings) -> Result<(), Error> {
+    refuse_lock_of_folder(url, settings, "take `object_lock` out of the settings, or back up into a bucket")
+}
+
+/// The same of where copies go. The settings may be those of the bucket that they come from.
+pub(super) fn check_object_lock_of_copy(url: &str, settings: &Settings) -> Result<(), Error> {
+    refuse_lock_of_folder(
+        url,
+        settings,
+        "name settings without `object_lock` for the folder: --to-config FILE",
+    )
+}
+
+fn refuse_lock_of_folder(url: &str, settings: &Settings, hint: &str) -> Result<(), Error> {
     let lock = object_lock(settings)?;
     if lock.is_some() && matches!(url.parse(), Ok(RepositoryUrl::File(_))) {
         return Err(Error::usage(
             format!("`object_lock` is set, and {url} is a folder, which has none"),
-            "take `object_lock` out of the settings, or back up into a bucket",
+            hint,
         ));
     }
     Ok(())
@@ -88,6 +101,8 @@ pub(super) fn check_object_lock(url: &str, settings: &Settings) -> Result<(), Er
 /// Make a repository.
 pub(super) async fn create(url: &str, settings: &Settings, counters: &Arc<Counters>) -> anyhow::Result<Repository> {
     check_object_lock(url, settings)?;
+    // A URL that is none is told before a key is made for it.
+    url.parse::<RepositoryUrl>()?;
     let mut keyring = keyring::keyring(settings)?;
     if !keyring.recipients.is_empty() {
         keyring.writer = Some(keyring::make_writer_key(settings)?);

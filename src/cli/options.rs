@@ -75,9 +75,11 @@ impl Given<'_> {
 
     /// For `restore`.
     pub(super) fn restore(&self, words: &args::Restore) -> Result<restore::Options, Error> {
+        let databases = database_targets(&words.databases)?;
+        refuse_idle_databases(words, &databases)?;
         Ok(restore::Options {
             to: words.to.as_deref().map(absolute).transpose()?,
-            databases: words.databases.iter().map(|text| database_target(text)).collect::<Result<_, _>>()?,
+            databases,
             create_database: words.create_database,
             parts: parts(&words.only),
             prefix: media_prefix(words)?,
@@ -129,8 +131,7 @@ impl Given<'_> {
         let databases = if words.databases.is_empty() || words.private_postgres {
             drill::Databases::Private
         } else {
-            let targets = words.databases.iter().map(|text| database_target(text));
-            drill::Databases::Given(targets.collect::<Result<_, _>>()?)
+            drill::Databases::Given(database_targets(&words.databases)?)
         };
         Ok(drill::Options {
             snapshot: words.snapshot.clone(),
@@ -261,6 +262,34 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
             "give an absolute path: the current folder is gone or cannot be read",
         )
     })
+}
+
+/// All of `--database`, each name once: of two, one would be passed over.
+fn database_targets(words: &[String]) -> Result<Vec<(String, DatabaseTarget)>, Error> {
+    let mut targets: Vec<(String, DatabaseTarget)> = Vec::new();
+    for text in words {
+        let (name, target) = database_target(text)?;
+        if targets.iter().any(|(other, _)| *other == name) {
+            return Err(Error::usage(
+                format!("`--database {name}=…` is given twice"),
+                "say once where it goes",
+            ));
+        }
+        targets.push((name, target));
+    }
+    Ok(targets)
+}
+
+/// `--only` parts without a database, and a word about where databases go.
+fn refuse_idle_databases(words: &args::Restore, databases: &[(String, DatabaseTarget)]) -> Result<(), Error> {
+    let goes_somewhere = databases.iter().any(|(_, target)| *target != DatabaseTarget::Skip);
+    if parts(&words.only).contains(&Part::Database) || !(goes_somewhere || words.create_database) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--database or --create-database, and `--only` parts that have no database",
+        "leave them out, or add `database` to `--only`",
+    ))
 }
 
 /// `NAME=CONNINFO` or `NAME=skip`. What stands after the name may be a password: it is never shown.

@@ -1,4 +1,5 @@
-//! Content of a sealed repository is asked for without an identity: exit code 12, at once, with a hint and nothing begun.
+//! Sealing, and calls that cannot go on: content without an identity is exit code 12, at once, with a hint and nothing begun; a key is
+//! made only for a repository that can be meant.
 
 use std::process::Command;
 
@@ -45,4 +46,19 @@ fn content_without_an_identity_is_refused_with_a_hint() {
     // Whether everything is there needs no content: the writer key is enough.
     let output = run(&["verify"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn no_key_is_made_for_a_url_that_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("keys/writer.key");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_synapse-backup"));
+    command
+        .env_clear()
+        .env("SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS", RECIPIENT)
+        .env("SYNAPSE_BACKUP_ENCRYPTION_WRITER_KEY_FILE", &key)
+        .args(["--repository", "nonsense", "init"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(!key.parent().unwrap().exists());
 }

@@ -29,7 +29,7 @@ pub(in crate::cli) struct Verify {
     #[arg(long, value_name = "PERCENT|1/N", num_args = 0..=1, require_equals = true, default_missing_value = "100", value_parser = share)]
     pub(in crate::cli) read_data: Option<ReadData>,
     /// Write new index segments for what none names, from the packs' own tables; delete nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "at")]
     pub(in crate::cli) repair_index: bool,
     #[command(flatten)]
     pub(in crate::cli) past: Past,

@@ -14,8 +14,10 @@ pub(super) async fn copy(words: &args::Copy, session: &Session<'_>) -> anyhow::R
         Some(file) => Some(settings::load(Some(file), &Environment::default())?),
         None => None,
     };
+    let theirs = theirs.as_ref().unwrap_or(session.settings);
+    connect::check_object_lock_of_copy(&words.to, theirs)?;
     let source = session.open().await?;
-    let destination = connect::open(&words.to, theirs.as_ref().unwrap_or(session.settings), session.counters).await?;
+    let destination = connect::open(&words.to, theirs, session.counters).await?;
     super::refuse_without_identity(&source)?;
     super::refuse_unless_sealable(&destination)?;
     let report = ops::copy::copy(&source, &destination, &options, &session.run).await?;
