@@ -205,7 +205,8 @@ fn goes_on(error: anyhow::Error, report: &Report) -> anyhow::Error {
     if !error.chain().any(<dyn std::error::Error>::is::<write::Full>) {
         return error;
     }
-    let loaded: String = report.databases.iter().map(|name| format!(" --database {name}=skip")).collect();
+    let skips: Vec<String> = report.databases.iter().map(|name| format!(" --database {name}=skip")).collect();
+    let loaded = skips.concat();
     let hint = format!("make room there, then restore again with `--resume{loaded}`: what is there already stays as it is");
     error.context(Error::failed(
         "the restore stopped half way, before homeserver.yaml was written",
