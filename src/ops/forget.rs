@@ -126,7 +126,11 @@ impl Inventory {
     }
 
     fn resolve_one(&self, repository: &Repository, name: &str) -> repo::Result<ObjectId> {
-        let server_name = name.strip_prefix("latest").map(|rest| rest.strip_prefix(':'));
+        let server_name = match name.strip_prefix("latest") {
+            Some("") => Some(None),
+            Some(rest) => rest.strip_prefix(':').map(Some),
+            None => None,
+        };
         let found: Vec<ObjectId> = match server_name {
             Some(server_name) => {
                 let ours = |one: &&Loaded| !one.late && server_name.is_none_or(|name| name == one.snapshot.server_name);

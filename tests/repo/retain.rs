@@ -87,6 +87,8 @@ async fn a_name_that_is_wrong_forgets_nothing() {
         ("ffffffff", "no snapshot `ffffffff`"),
         ("latest:other.org", "no snapshot `latest:other.org`"),
         ("x", "no snapshot `x`"),
+        ("latest-of-nowhere", "no snapshot `latest-of-nowhere`"),
+        ("latestexample.org", "no snapshot `latestexample.org`"),
         ("", "no snapshot ``"),
     ] {
         let failed = forget::forget(&repository, &[good.clone(), name.to_owned()], FORGET, &run())
