@@ -25,6 +25,9 @@ pub const DRILLS: &str = "drills/";
 /// All changes of tags begin so.
 pub const TAGS: &str = "tags/";
 
+/// All objects by which a store is tried out begin so.
+pub const PROBES: &str = "probe/";
+
 /// What packs, segments and snapshots of a sealed repository end in, after the names that this file makes.
 const SEALED_ENDING: &str = ".age";
 
@@ -139,6 +142,28 @@ pub fn parse_tags(key: &str) -> Option<(ObjectId, ObjectId)> {
     Some((snapshot.parse().ok()?, id.parse().ok()?))
 }
 
+/// `probe/0f…`: an object by which a store is tried out.
+pub fn probe(id: ObjectId) -> String {
+    format!("{PROBES}{id}")
+}
+
+/// The id of the probe under this key.
+pub fn parse_probe(key: &str) -> Option<ObjectId> {
+    key.strip_prefix(PROBES)?.parse().ok()
+}
+
+/// Did this program name it? Whatever else lies under the prefix belongs to somebody else.
+pub fn is_ours(key: &str) -> bool {
+    key == REPOSITORY
+        || parse_pack(key).is_some()
+        || parse_segment(key).is_some()
+        || parse_snapshot(key).is_some()
+        || parse_condemned(key).is_some()
+        || parse_tags(key).is_some()
+        || parse_drill(key).is_some()
+        || parse_probe(key).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -163,6 +188,18 @@ mod tests {
         let again = snapshot_again(time, id, ObjectId::from_bytes([0xb1; 16])).unwrap();
         assert_eq!(again, format!("snapshots/20260723T101112Z-{id}-{}.json.zst", "b1".repeat(16)));
         assert_eq!(parse_snapshot(&again), Some((time, id)));
+        assert_eq!(parse_probe(&probe(id)), Some(id));
+        let all = [
+            pack(pack_id),
+            segment(id),
+            key,
+            again,
+            condemned(pack_id),
+            drill(id, other),
+            tags(id, other),
+            probe(id),
+        ];
+        assert!(all.iter().all(|key| is_ours(key)) && is_ours(REPOSITORY), "{all:?}");
     }
 
     #[test]
@@ -189,5 +226,8 @@ mod tests {
         assert_eq!(parse_condemned("condemned/x"), None);
         assert_eq!(parse_drill(&format!("drills/{hex}")), None);
         assert_eq!(parse_tags(&format!("tags/{hex}")), None);
+        for key in ["matrix/repository.json", "notes.txt", "probe/notes", "tags/", "index/readme", ""] {
+            assert!(!is_ours(key), "{key}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! What prune deletes stays as an old version, held by Object Lock or not. Here such versions are deleted when they have been
 //! old for a stated time and are no longer held; then the marker of the deletion goes, too. Objects of ours are never
 //! overwritten: a key that has several objects was written by somebody else, so it is named and left alone, since the older
-//! one may be the true one. Nothing of the protocol sees any of this: it knows newest versions only.
+//! one may be the true one. Keys that are not ours are passed over. Nothing of the protocol sees any of this: it knows newest versions only.
 
 use futures::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -56,7 +56,8 @@ pub async fn clear(repository: &Repository, age: SignedDuration, what: Do, at_on
     loop {
         let page = versions.list_versions("", after.as_ref()).await?;
         let mut due = Vec::new();
-        for version in page.versions {
+        // Nothing is known of who needs what is not ours, or for how long.
+        for version in page.versions.into_iter().filter(|version| keys::is_ours(&version.key)) {
             if of_key.first().is_some_and(|first| first.key != version.key) {
                 due.extend(due_of_key(&std::mem::take(&mut of_key), before, &mut cleared));
             }
@@ -72,7 +73,7 @@ pub async fn clear(repository: &Repository, age: SignedDuration, what: Do, at_on
                 cleared.count(version);
             }
         } else {
-            delete(versions, due, at_once, &mut cleared).await;
+            delete(versions, due, at_once, &mut cleared).await?;
         }
         after = page.next;
         if after.is_none() {
@@ -89,7 +90,7 @@ impl Cleared {
 }
 
 /// Markers last: one whose object could not be deleted would bring it back.
-async fn delete(versions: &dyn Versions, due: Vec<Version>, at_once: usize, cleared: &mut Cleared) {
+async fn delete(versions: &dyn Versions, due: Vec<Version>, at_once: usize, cleared: &mut Cleared) -> Result<()> {
     let (objects, markers): (Vec<Version>, Vec<Version>) = due.into_iter().partition(|version| version.bytes.is_some());
     let mut kept = std::collections::BTreeSet::new();
     for group in [objects, markers] {
@@ -103,22 +104,26 @@ async fn delete(versions: &dyn Versions, due: Vec<Version>, at_once: usize, clea
         while let Some((version, done)) = done.next().await {
             match done {
                 Ok(_) | Err(StoreError::NotFound { .. }) => cleared.count(&version),
-                Err(error) => {
+                Err(error @ (StoreError::Denied { .. } | StoreError::Failed { .. })) => {
                     tracing::debug!(key = version.key, %error, "an old version stays");
                     cleared.held += 1;
                     kept.insert(version.key);
                 }
+                // Nobody answers, or no longer knows us: nothing is held on that account.
+                Err(error) => return Err(error.into()),
             }
         }
     }
+    Ok(())
 }
 
 /// Of one key, newest first: what was hidden by a deletion long enough ago, and the marker that then hides nothing.
 fn due_of_key(of_key: &[Version], before: Timestamp, cleared: &mut Cleared) -> Vec<Version> {
     let Some(newest) = of_key.first() else { return Vec::new() };
     let objects = of_key.iter().filter(|version| version.bytes.is_some()).count();
-    let ours = [keys::PACKS, keys::INDEX, keys::SNAPSHOTS, keys::REPOSITORY];
-    if objects > 1 && ours.iter().any(|prefix| newest.key.starts_with(prefix)) {
+    // Markers may be written twice, and probes are there to try that out.
+    let may_be = [keys::CONDEMNED, keys::PROBES].iter().any(|prefix| newest.key.starts_with(prefix));
+    if objects > 1 && !may_be {
         cleared.overwritten += 1;
         if cleared.overwritten_keys.len() < NAMED_MAX {
             cleared.overwritten_keys.push(newest.key.clone());
@@ -168,6 +173,8 @@ mod tests {
             ("packs/00/overwritten and deleted", &[(95, false), (90, true), (1, true)], &[]),
             ("packs/00/deleted twice", &[(95, false), (90, false), (1, true)], &["1", "2", "0"]),
             ("condemned/marked twice", &[(90, true), (1, true)], &["1"]),
+            ("tags/overwritten", &[(90, true), (1, true)], &[]),
+            ("drills/overwritten", &[(90, true), (1, true)], &[]),
             ("condemned/0123", &[(101, false), (90, true), (1, true)], &["2"]),
             ("probe/x", &[(99, false)], &["0"]),
         ];

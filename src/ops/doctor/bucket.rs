@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 
 use super::Report;
 use super::rights::{May, Rights};
+use crate::format::keys;
 use crate::repo::Repository;
 use crate::store::bucket::{Bucket, BucketLock, LifecycleRule, Versioning};
 use crate::store::versions::{ObjectLock, Retention, Versions};
@@ -122,7 +123,7 @@ async fn check_object_lock(repository: &Repository, bucket: &dyn Bucket, version
 
 /// A retention of some seconds on an object of ours, and an attempt to pass over it.
 async fn hold_for_a_moment(repository: &Repository, bucket: &dyn Bucket, versions: &dyn Versions, lock: ObjectLock) -> Result<May, Error> {
-    let key = format!("probe/{}", repository.ids().object());
+    let key = keys::probe(repository.ids().object());
     let now = repository
         .store()
         .put(&key, Bytes::from_static(b"synapse-backup doctor"))
@@ -184,7 +185,7 @@ async fn check_lifecycle(bucket: &dyn Bucket, lock: Option<ObjectLock>, report: 
 
 /// Whether `If-None-Match` is kept also by writers that race. For information: no correctness here rests on it.
 async fn check_conditions(repository: &Repository, store: &dyn Store, bucket: &dyn Bucket, report: &mut Report) {
-    let key = format!("probe/{}", repository.ids().object());
+    let key = keys::probe(repository.ids().object());
     let put = |_| bucket.put_if_absent(&key, Bytes::from_static(b"synapse-backup doctor"));
     let ended = join_all((0..RACERS).map(put)).await;
     let _ = store.delete(&key).await;
@@ -199,7 +200,7 @@ async fn check_conditions(repository: &Repository, store: &dyn Store, bucket: &d
 
 /// Whether the store refuses a body that does not fit its checksum. For information: what is read back is hashed in any case.
 async fn check_checksums(repository: &Repository, store: &dyn Store, bucket: &dyn Bucket, report: &mut Report) {
-    let key = format!("probe/{}", repository.ids().object());
+    let key = keys::probe(repository.ids().object());
     let taken = bucket
         .takes_wrong_checksum(&key, Bytes::from_static(b"synapse-backup doctor"))
         .await;

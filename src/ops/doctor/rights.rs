@@ -9,6 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::format::keys;
 use crate::repo::Repository;
 use crate::store::{ByteRange, Error, Store};
 
@@ -74,7 +75,7 @@ impl fmt::Display for Rights {
 pub(super) async fn probe(repository: &Repository) -> anyhow::Result<(Rights, Timestamp)> {
     let store = &**repository.store();
     let id = repository.ids().object();
-    let key = format!("probe/{id}");
+    let key = keys::probe(id);
     let body = Bytes::from(format!("synapse-backup doctor {id}"));
     let date = store.put(&key, body.clone()).await.context("write")?.date;
     let got = store.get(&key, ByteRange::All).await.context("read back")?;
