@@ -1,6 +1,6 @@
 //! The index as it is now: which usable pack holds which blob (rules G3, B1, R2).
 //!
-//! Loaded at the start of a run, in one go, into sorted arrays of 56 bytes a blob, as far as they fit the budget.
+//! Loaded at the start of a run, in one go, into sorted arrays of 52 bytes a blob, as far as they fit the budget.
 //! What does not fit costs bytes or a read of a pack's own table, never correctness.
 
 use std::collections::{HashMap, HashSet};
@@ -309,7 +309,8 @@ pub async fn each_segment<T>(
     'again: loop {
         let mut listed = Vec::new();
         each_listed(repository, keys::INDEX, |object| listed.push(object)).await?;
-        listed.retain(&chosen);
+        // What is not ours names nothing, and stands in nobody's way.
+        listed.retain(|object| keys::parse_segment(&object.key).is_some() && chosen(object));
         let (small, large): (Vec<Listed>, Vec<Listed>) = listed.into_iter().partition(|object| object.bytes <= SEGMENT_SMALL_BYTES);
         let mut into = begin();
         for (objects, at_once) in [(small, SEGMENTS_AT_ONCE), (large, 1)] {

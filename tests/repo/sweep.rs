@@ -350,10 +350,17 @@ async fn what_is_not_ours_is_told_of_and_left_alone() {
     let memory = memory();
     let repository = init(memory.clone()).await;
     let snapshot = backup(&repository, &mut Bytes::new(&noise(1, 1000))).await.unwrap();
-    let theirs = ["packs/00/readme.txt", "notes.txt", "tags/hello", "condemned/x"];
+    let theirs = [
+        "packs/00/readme.txt",
+        "notes.txt",
+        "tags/hello",
+        "condemned/x",
+        "probe/notes",
+        "index/readme",
+    ];
     let gone = "ab".repeat(16);
     let removed = [
-        "probe/0123".to_owned(),
+        format!("probe/{gone}"),
         format!("tags/{gone}-{gone}"),
         format!("drills/{gone}-{gone}"),
     ];

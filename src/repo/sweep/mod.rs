@@ -200,6 +200,8 @@ pub struct Survey {
     pub foreign: Vec<String>,
     /// Small facts that nobody needs any more: old probes, tags and drills of snapshots that are gone.
     pub leftovers: Vec<String>,
+    /// How many they are.
+    pub foreign_count: u64,
     /// Uploads that were begun longer than the grace period ago and never completed.
     pub stale_uploads: Vec<OpenUpload>,
     /// What may have to be moved, by pack.

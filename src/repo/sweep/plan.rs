@@ -192,6 +192,8 @@ pub struct Plan {
     pub abort: Vec<StaleUpload>,
     /// Objects that are not ours: they are left alone.
     pub foreign: Vec<String>,
+    /// How many they are.
+    pub foreign_count: u64,
     /// Bytes that come back now.
     pub bytes_now: u64,
     /// Bytes that come back after the grace period, from packs that are marked now or were marked before.
@@ -215,6 +217,7 @@ impl Plan {
             leftovers: Vec::new(),
             abort: Vec::new(),
             foreign: Vec::new(),
+            foreign_count: 0,
             bytes_now: 0,
             bytes_after_grace: 0,
             bytes_moved: 0,
@@ -251,6 +254,7 @@ pub fn plan(survey: &Survey, options: &PlanOptions) -> Result<Plan, Refused> {
         leftovers: survey.leftovers.clone(),
         abort: survey.stale_uploads.iter().map(StaleUpload::from).collect(),
         foreign: survey.foreign.clone(),
+        foreign_count: survey.foreign_count,
         ..Plan::of(survey)
     };
     let mut budget = options.repack_bytes_max.unwrap_or(u64::MAX);

@@ -25,10 +25,8 @@ use crate::store::{self, Listed};
 
 /// An LM so much after `now` means that the store's times cannot be believed (P6).
 const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(1);
-/// Small facts about snapshots: `<family>/<snapshot>-<id>`.
-const FACTS: [&str; 2] = ["tags/", "drills/"];
-/// Objects by which a store is tried out.
-const PROBES: &str = "probe/";
+/// So many objects that are not ours are named; all are counted.
+const FOREIGN_NAMED_MAX: usize = 1000;
 
 /// A scratch file that could not be written or read.
 pub(super) fn spooled(folder: &Path, source: io::Error) -> Error {
@@ -133,6 +131,7 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
         missing,
         live: joined.live,
         foreign: rest.foreign,
+        foreign_count: rest.foreign_count,
         leftovers: rest.leftovers,
         stale_uploads: read_uploads(repository, now, grace).await?,
         moves: Arc::new(joined.moves),
@@ -282,29 +281,23 @@ struct Rest {
     foreign: Vec<String>,
     leftovers: Vec<String>,
 }
+    foreign_count: u64,
 
 /// Small facts that are no longer needed, and objects that are not ours: those are told of and left alone.
 async fn read_rest(repository: &Repository, now: Timestamp, grace: SignedDuration, snapshots: &HashSet<ObjectId>) -> Result<Rest> {
-    let mut rest = Rest {
-        foreign: Vec::new(),
-        leftovers: Vec::new(),
-    };
+    let mut rest = Rest::default();
     each_listed(repository, "", |object| {
         // What is younger may belong to a snapshot that landed after P3.
         let old = now.duration_since(object.last_modified) > grace;
-        let key = &object.key;
-        if key.starts_with(PROBES) {
-            if old {
-                rest.leftovers.push(object.key);
+        let facts = keys::parse_tags(&object.key).or_else(|| keys::parse_drill(&object.key));
+        let needed = facts.is_some_and(|(snapshot, _)| snapshots.contains(&snapshot));
+        if !keys::is_ours(&object.key) {
+            rest.foreign_count += 1;
+            if rest.foreign.len() < FOREIGN_NAMED_MAX {
+                rest.foreign.push(object.key);
             }
-        } else if let Some(facts) = FACTS.iter().find_map(|family| key.strip_prefix(family)) {
-            match facts.split_once('-').and_then(|(id, _)| id.parse::<ObjectId>().ok()) {
-                Some(id) if old && !snapshots.contains(&id) => rest.leftovers.push(object.key),
-                Some(_) => {}
-                None => rest.foreign.push(object.key),
-            }
-        } else if !is_ours(key) {
-            rest.foreign.push(object.key);
+        } else if old && !needed && (facts.is_some() || keys::parse_probe(&object.key).is_some()) {
+            rest.leftovers.push(object.key);
         }
     })
     .await?;
@@ -327,12 +320,4 @@ async fn read_uploads(repository: &Repository, now: Timestamp, grace: SignedDura
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn is_ours(key: &str) -> bool {
-    key == keys::REPOSITORY
-        || keys::parse_pack(key).is_some()
-        || keys::parse_segment(key).is_some()
-        || keys::parse_snapshot(key).is_some()
-        || keys::parse_condemned(key).is_some()
 }

@@ -92,7 +92,7 @@ fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {
     }
     if !plan.foreign.is_empty() {
         let names: Vec<_> = plan.foreign.iter().take(FOREIGN_SHOWN).map(|key| escaped(key)).collect();
-        let line = format!("{}, left alone: {}", counted(plan.foreign.len() as u64, "object"), names.join(", "));
+        let line = format!("{}, left alone: {}", counted(plan.foreign_count, "object"), names.join(", "));
         label(out, "not ours", &line);
     }
 }
