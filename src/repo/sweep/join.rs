@@ -156,6 +156,11 @@ fn count(packs: &mut [SeenPack], blob: &Blob, found: &mut (Share, u64, HashSet<B
         }
     }
     let Some(late) = blob.live else { return };
+    if blob.lines.iter().filter(|line| packs[line.pack as usize].readable()).count() > 1 {
+        for line in &blob.lines {
+            packs[line.pack as usize].shares = true;
+        }
+    }
     live.add(blob.lines.first().map_or(0, |line| line.blob.raw_length));
     if !present && !late {
         *missing_blobs += 1;
@@ -188,6 +193,7 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
         let live = u128::from(pack.live.raw_bytes) * 1_000_000 / u128::from(pack.all.raw_bytes.max(1));
         (pack.marked.is_none(), !pack.reseal, live, pack.all.raw_bytes, pack.id)
     };
+    #[cfg(test)]
     let copies = readable.clone().count();
     let Some(&best) = readable.max_by_key(worth) else { return Ok(None) };
     let raw_length = best.blob.raw_length;
@@ -206,7 +212,7 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
         packs[best.pack as usize].kept.add(raw_length);
     }
     let pack = &packs[best.pack as usize];
-    if may_move(pack, copies) {
+    if may_move(pack) {
         let line = Line {
             pack: ranks[best.pack as usize],
             blob: best.blob,
@@ -216,7 +222,8 @@ fn keep(packs: &mut [SeenPack], blob: &Blob, ranks: &[u32], moves: &mut Sorter<M
     Ok(Some(best))
 }
 
-/// A whole pack that is live and large stays where it is, whatever is planned: its blobs need no row.
-fn may_move(pack: &SeenPack, copies: usize) -> bool {
-    pack.marked.is_some() || pack.reseal || copies > 1 || pack.live.blobs < pack.all.blobs || pack.all.raw_bytes > 0 && pack.is_small()
+/// A whole pack that is live and large, and of which nothing is elsewhere, stays where it is, whatever is planned: its blobs need no
+/// row. Of all others every blob that is kept has one: a pack is moved as a whole.
+fn may_move(pack: &SeenPack) -> bool {
+    pack.marked.is_some() || pack.reseal || pack.shares || pack.live.blobs < pack.all.blobs || pack.all.raw_bytes > 0 && pack.is_small()
 }

@@ -100,6 +100,8 @@ pub struct SeenPack {
     pub active: bool,
     /// It is to be sealed anew.
     pub reseal: bool,
+    /// A live blob of it is in another pack as well, so that not all that lives in it need be kept for its sake.
+    pub shares: bool,
     /// Blobs in it.
     pub all: Share,
     /// Blobs in it that are live, wherever else they may be.

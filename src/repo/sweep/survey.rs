@@ -253,6 +253,7 @@ impl Index {
             marked: markers.get(&id).copied(),
             active: false,
             reseal: false,
+            shares: false,
             all: Share::default(),
             live: Share::default(),
             kept: Share::default(),
