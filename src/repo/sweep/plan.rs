@@ -304,9 +304,9 @@ pub(super) fn refuse(survey: &Survey) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What a segment that cannot be read might name is left alone.
-fn is_known(survey: &Survey, pack: &SeenPack) -> bool {
-    pack.kind.is_some() || survey.damaged_segments.is_empty()
+/// A segment that cannot be read hides lines of any pack, also of those that other segments name: nobody knows then what is dead.
+fn is_known(survey: &Survey) -> bool {
+    survey.damaged_segments.is_empty()
 }
 
 /// P7, delete: it has a marker, older than the grace period, and each of its live blobs is in another usable pack. What
@@ -324,7 +324,7 @@ fn marked(survey: &Survey, pack: &SeenPack, plan: &mut Plan, budget: &mut u64) {
         if pack.rescued.blobs > 0 {
             repack(survey, pack, Why::Stranded, plan, budget);
         }
-    } else if survey.now.duration_since(marked) > survey.grace && is_known(survey, pack) {
+    } else if survey.now.duration_since(marked) > survey.grace && is_known(survey) {
         plan.delete.push(Deleted {
             id: pack.id,
             bytes,
@@ -340,7 +340,7 @@ pub(super) fn may_condemn(survey: &Survey, pack: &SeenPack) -> bool {
     let settled = pack
         .last_modified
         .is_some_and(|landed| survey.now.duration_since(landed) > survey.grace);
-    pack.present_bytes.is_some() && pack.marked.is_none() && settled && !pack.active && is_known(survey, pack)
+    pack.present_bytes.is_some() && pack.marked.is_none() && settled && !pack.active && is_known(survey)
 }
 
 pub(super) fn condemn(pack: &SeenPack, why: Why, plan: &mut Plan) {
