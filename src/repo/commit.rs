@@ -224,7 +224,14 @@ async fn land<T>(
         }
         // B6: success is what the store says, not what we hope. One that landed late in the window counts, but its PUT might take
         // effect once more (A2) and make it late: that is no success to tell of.
-        let landed = repository.store.head(&key).await?.last_modified;
+        let landed = match repository.store.head(&key).await {
+            Ok(head) => head.last_modified,
+            // Nobody knows whether it counts: it goes, so that no success is told of as a failure.
+            Err(error) => {
+                withdraw(repository, &key).await;
+                return Err(error.into());
+            }
+        };
         let is_settled = landed <= checked.base + window / 2;
         #[cfg(test)]
         let is_settled = is_settled || planted(Bug::CountsAnyhow) && landed <= not_after;

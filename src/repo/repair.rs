@@ -43,7 +43,12 @@ pub(super) async fn repair(
             match (other, named) {
                 (Some(other), _) => packs.extend(other),
                 (None, Some(bad)) if presence.packs.contains_key(&id) => {
-                    packs.insert(copy_pack(repository, bad).await?);
+                    match copy_pack(repository, bad).await {
+                        Ok(copy) => drop(packs.insert(copy)),
+                        // It was deleted after it was listed: its blobs must be sent again.
+                        Err(Error::Store(store::Error::NotFound { .. })) => gone.push(id),
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 (None, None) if presence.packs.contains_key(&id) => {
                     return Err(Error::vanished([&id]).into());

@@ -304,3 +304,58 @@ async fn a_blob_that_moved_is_found_although_the_index_does_not_fit_into_memory(
     assert!(reader.catalog().truncated);
     assert!(reader.read_small(list, u64::MAX).await.unwrap() == bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_table_hides_nothing_that_the_index_places() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let bytes = noise(1, 6 << 20);
+    let snapshot = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    for pack in data_packs(&snapshot) {
+        let mut body = memory.objects()[&keys::pack(pack)].to_vec();
+        let last = body.len() - 1;
+        body[last] ^= 1;
+        memory.damage(&keys::pack(pack), body.into());
+    }
+    let reader = Reader::open(&repository, 4_096, 4).await.unwrap();
+    assert!(reader.catalog().truncated);
+    let list = &snapshot.databases[0].streams[0].list;
+    assert!(reader.read_small(list, u64::MAX).await.unwrap() == bytes);
+    assert!(
+        data_packs(&snapshot).is_subset(&reader.damaged_packs()),
+        "nothing new relies on them"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_goes_before_it_is_copied_is_gone() {
+    let memory = memory();
+    let whole = init(memory.clone()).await;
+    let old = data_packs(&backup(&whole, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap());
+    condemn(&memory, &old);
+    let (at_store, theirs) = (Arc::clone(&memory), old.clone());
+    let repository = over(&memory, move |kind, _| {
+        if kind == Kind::Copy {
+            delete(&at_store, &theirs);
+        }
+    })
+    .await;
+    let gone = check(&repository, &old).await.unwrap_err();
+    assert!(matches!(gone, CheckFailed::Gone(packs) if packs.iter().copied().collect::<BTreeSet<_>>() == old));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fails_for_want_of_an_answer_leaves_no_snapshot() {
+    for call in 1.. {
+        let memory = memory();
+        let fail = Arc::new(Fail::new(memory.clone(), call, Fault::Before).only(&[Kind::Head]));
+        let whole = init(memory.clone()).await;
+        let repository = open::open(Arc::clone(&fail) as Arc<dyn Store>, Ids::random()).await.unwrap();
+        let taken = backup(&repository, &mut Bytes::new(&noise(1, 1000))).await;
+        let there = snapshots::list(&whole).await.unwrap().len();
+        assert_eq!(there, usize::from(taken.is_ok()), "HEAD {call}");
+        if fail.begun() < call {
+            return;
+        }
+    }
+}

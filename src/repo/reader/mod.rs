@@ -65,6 +65,8 @@ pub struct Reader {
     aside: Mutex<HashSet<PackId>>,
     bad: Mutex<HashMap<(BlobId, PackId), String>>,
     tables: Mutex<BTreeMap<PackId, Arc<PackTable>>>,
+    /// Packs whose own table is damaged. What the index says of them may be good all the same.
+    without_table: Mutex<HashSet<PackId>>,
     /// What was found by searching the whole index.
     places: Mutex<Places>,
     catalog_bytes: usize,
@@ -92,6 +94,7 @@ impl Reader {
             aside: Mutex::default(),
             bad: Mutex::default(),
             tables: Mutex::default(),
+            without_table: Mutex::default(),
             places: Mutex::new(Places::new(usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX))),
             catalog_bytes: usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX),
             connections: connections.clamp(1, 32),
@@ -107,7 +110,10 @@ impl Reader {
     /// Packs that were found gone or not whole until now: nothing new should rely on them.
     pub fn damaged_packs(&self) -> BTreeSet<PackId> {
         let bad = lock(&self.bad);
-        bad.keys().map(|(_, pack)| *pack).chain(lock(&self.aside).iter().copied()).collect()
+        let mut packs: BTreeSet<PackId> = bad.keys().map(|(_, pack)| *pack).collect();
+        packs.extend(lock(&self.aside).iter());
+        packs.extend(lock(&self.without_table).iter());
+        packs
     }
 
     /// Raw bytes that one window may hold.
@@ -223,7 +229,7 @@ impl Reader {
     /// Where the table of the pack that the hint names has it; for what no index names.
     pub async fn locate_by_hint(&self, wanted: &Wanted) -> Result<Option<Location>> {
         let Some(hint) = wanted.hint else { return Ok(None) };
-        if lock(&self.aside).contains(&hint) {
+        if lock(&self.aside).contains(&hint) || lock(&self.without_table).contains(&hint) {
             return Ok(None);
         }
         let Some(table) = self.table(hint).await? else { return Ok(None) };
@@ -236,7 +242,7 @@ impl Reader {
         Ok(self.choose(wanted, copies))
     }
 
-    /// A pack's own table. `None`: the pack is gone or its table is damaged; it is put aside.
+    /// A pack's own table. `None`: the pack is gone, and put aside; or its table is damaged, and not read again.
     async fn table(&self, id: PackId) -> Result<Option<Arc<PackTable>>> {
         if let Some(table) = lock(&self.tables).get(&id) {
             return Ok(Some(Arc::clone(table)));
@@ -251,8 +257,12 @@ impl Reader {
                 tables.insert(id, Arc::clone(&table));
                 Ok(Some(table))
             }
-            Err(Error::Store(store::Error::NotFound { .. }) | Error::Damaged { .. }) => {
-                lock(&self.aside).insert(id);
+            Err(Error::Store(store::Error::NotFound { .. })) => {
+                self.put_aside(id);
+                Ok(None)
+            }
+            Err(Error::Damaged { .. }) => {
+                lock(&self.without_table).insert(id);
                 Ok(None)
             }
             Err(error) => Err(error),
