@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Plan, Survey, Why, repack};
 use crate::format::{PackId, keys};
-use crate::repo::{Repository, Result};
+use crate::repo::{Error, Repository, Result};
 use crate::store;
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
             Ok::<_, store::Error>(pack.bytes)
         })
         .buffer_unordered(at_once);
-    while let Some(bytes) = deletes.try_next().await? {
+    while let Some(bytes) = until_told(options, deletes.try_next()).await? {
         applied.deleted += 1;
         applied.deleted_bytes += bytes;
     }
@@ -80,12 +80,13 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
     let mut removals = stream::iter(orphans.chain(plan.leftovers.iter().cloned()))
         .map(|key| async move { repository.store.delete(&key).await })
         .buffer_unordered(at_once);
-    while removals.try_next().await?.is_some() {
+    while until_told(options, removals.try_next()).await?.is_some() {
         applied.removed += 1;
     }
     drop(removals);
-    abort(repository, plan, &mut applied).await?;
-    mark(repository, plan.condemn.iter().map(|pack| pack.id), at_once, &mut applied).await?;
+    until_told(options, abort(repository, plan, &mut applied)).await?;
+    let condemned = plan.condemn.iter().map(|pack| pack.id);
+    until_told(options, mark(repository, condemned, at_once, &mut applied)).await?;
     // P8: new packs, then their segments, and only then the markers of the old ones.
     let moved = repack::repack(repository, plan, survey, options).await?;
     applied.repacked = moved.packs.len() as u64;
@@ -97,13 +98,22 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
         .repack
         .iter()
         .filter(|pack| pack.why != Why::Stranded && moved.contains(&pack.id));
-    mark(repository, emptied.map(|pack| pack.id), at_once, &mut applied).await?;
+    until_told(options, mark(repository, emptied.map(|pack| pack.id), at_once, &mut applied)).await?;
     Ok(applied)
 }
 
 /// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of.
 async fn abort(repository: &Repository, plan: &Plan, applied: &mut Applied) -> Result<()> {
     for upload in &plan.abort {
+/// Go on, unless it is told to stop: a request that is on its way then may still land, and the next prune carries on.
+async fn until_told<T, E: Into<Error>>(options: &ApplyOptions, work: impl Future<Output = Result<T, E>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = options.cancel.cancelled() => Err(Error::Worker("it was told to stop".into())),
+        done = work => done.map_err(Into::into),
+    }
+}
+
         let id = store::UploadId(upload.id.clone());
         match repository.store.abort_upload(&upload.key, &id).await {
             Ok(()) => applied.aborted += 1,
