@@ -109,8 +109,8 @@ fn not_authentic(one: &Loaded) -> Judged {
 }
 
 /// DELETE every object of those that go.
-pub(super) async fn forget(repository: &Repository, verdicts: &Verdicts, run: &Run<'_>) -> anyhow::Result<()> {
-    for key in &verdicts.keys {
+pub(super) async fn forget(repository: &Repository, keys: &BTreeSet<String>, run: &Run<'_>) -> anyhow::Result<()> {
+    for key in keys {
         let deleted = run.until_cancelled(repository.store().delete(key)).await;
         deleted.with_context(|| format!("forget `{key}`"))?;
     }

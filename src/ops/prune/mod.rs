@@ -100,14 +100,11 @@ pub struct Totals {
 /// Prune.
 pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     refuse_without_versions(repository, options)?;
-    // P0: forget by policy. A dry run looks as if they were gone.
+    // P0: what the policy forgets. It is looked upon as gone, and goes when P6 has not refused, before anything else.
     let verdicts = run
         .until_cancelled(forget::judge(repository, &options.keep, options.yes_really))
         .await?;
-    if !options.dry_run {
-        forget::forget(repository, &verdicts, run).await?;
-    }
-    let (survey, plan) = look(repository, options, verdicts.keys, verdicts.known, run).await?;
+    let (survey, plan) = look(repository, options, verdicts.keys.clone(), verdicts.known, run).await?;
     let mut report = Report {
         dry_run: options.dry_run,
         snapshots: verdicts.judged,
@@ -117,12 +114,13 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
         applied: None,
         compacted: None,
         versions: None,
-        problems: Vec::new(),
+        problems: unread(&survey),
     };
     if options.dry_run {
         report.versions = versions(repository, options, run).await?;
         return Ok(report);
     }
+    forget::forget(repository, &verdicts.keys, run).await?;
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
     // What is known of the blobs to be moved takes room that the index needs now.
     drop(survey);
@@ -131,6 +129,16 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     report.compacted = Some(compact(repository, options, run).await?);
     report.versions = versions(repository, options, run).await?;
     Ok(report)
+}
+
+/// Segments that cannot be read: what they name is not known, so nothing is marked or deleted.
+fn unread(survey: &Survey) -> Vec<Problem> {
+    let damaged = survey.damaged_segments.iter().map(|(key, why)| Problem {
+        kind: ProblemKind::Damaged,
+        item: key.clone(),
+        message: format!("{why}; no pack is marked or deleted until `verify --repair-index` has written what it named anew"),
+    });
+    damaged.collect()
 }
 
 /// What was left as it is.
