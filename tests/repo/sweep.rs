@@ -523,28 +523,100 @@ async fn without_an_identity_mostly_dead_data_packs_are_marked_and_no_frame_is_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_in_which_a_live_blob_is_damaged_is_not_given_up() {
-    let memory = memory();
-    let repository = init(memory.clone()).await;
+    let (plain, sealed) = (memory(), memory());
+    not_given_up(&plain, &init(plain.clone()).await).await;
+    not_given_up(&sealed, &init_sealed(sealed.clone(), &Keys::new(1)).await).await;
+}
+
+async fn not_given_up(memory: &Memory, repository: &Repository) {
     let common = noise(7, 2_400_000);
-    let first = backup(&repository, &mut Bytes::new(&[common.clone(), noise(1, 6 << 20)].concat()))
+    let first = backup(repository, &mut Bytes::new(&[common.clone(), noise(1, 6 << 20)].concat()))
         .await
         .unwrap();
-    backup(&repository, &mut Bytes::new(&[common, noise(3, 1 << 20)].concat()))
+    backup(repository, &mut Bytes::new(&[common, noise(3, 1 << 20)].concat()))
         .await
         .unwrap();
-    forget(&repository, &first).await;
-    days(&memory, 2);
+    forget(repository, &first).await;
+    days(memory, 2);
     let live = first.databases[0].streams[0].list.entries[0];
     let pack = live.pack;
-    let table = synapse_backup::repo::reader::read_table(&repository, pack).await.unwrap();
+    let table = synapse_backup::repo::reader::read_table(repository, pack).await.unwrap();
     let place = table.entries.iter().find(|entry| entry.id == live.id).unwrap();
-    let mut body = memory.objects()[&keys::pack(pack)].to_vec();
+    let key = memory.objects().into_keys().find(|key| key.starts_with(&keys::pack(pack))).unwrap();
+    let mut body = memory.objects()[&key].to_vec();
     body[(place.frame_offset + place.frame_length / 2) as usize] ^= 1;
-    memory.damage(&keys::pack(pack), body.into());
-    let (plan, applied) = prune(&repository).await;
+    memory.damage(&key, body.into());
+    let (plan, applied) = prune(repository).await;
     assert!(plan.repack.iter().any(|moved| moved.id == pack));
-    assert_eq!(applied.damaged, [pack]);
+    assert_eq!((applied.damaged, applied.not_opened), (vec![pack], Vec::new()));
     assert!(!memory.objects().contains_key(&keys::condemned(pack)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_segment_is_damaged_nothing_is_marked_or_deleted() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let gone = backup(&repository, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap();
+    days(&memory, 2);
+    forget(&repository, &gone).await;
+    put(&memory, &keys::segment(repository.ids().object())).await;
+    let report = ops::prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    assert!(report.plan.condemn.is_empty() && report.plan.repack.is_empty(), "{:?}", report.plan);
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert!(report.problems[0].item.starts_with(keys::INDEX) && report.problems[0].message.contains("--repair-index"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_refuses_has_forgotten_nothing() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    backup(&repository, &mut Bytes::new(&noise(1, 1 << 20))).await.unwrap();
+    days(&memory, 2);
+    let kept = backup(&repository, &mut Bytes::new(&noise(2, 1 << 20))).await.unwrap();
+    memory
+        .delete(&keys::pack(kept.databases[0].streams[0].list.entries[0].pack))
+        .await
+        .unwrap();
+    let options = ops::prune::Options {
+        keep: ops::retention::Keep {
+            last: Some(1),
+            ..ops::retention::Keep::everything()
+        },
+        yes_really: true,
+        ..prune_options()
+    };
+    let before = memory.objects();
+    let refused = ops::prune::prune(&repository, &options, &run()).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("in no pack that is there"), "{refused:#}");
+    assert!(memory.objects() == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_pack_of_which_half_is_elsewhere_is_moved_as_a_whole() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 14 << 20);
+    let bytes = [common.clone(), noise(1, 6 << 20)].concat();
+    let first = backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
+    // As if nothing were known of the first one.
+    let again = [common, noise(3, 14 << 20)].concat();
+    crate::rig::backup_with(&repository, &mut Bytes::new(&again), 0, None)
+        .await
+        .unwrap();
+    days(&memory, 2);
+    let (plan, applied) = prune(&repository).await;
+    let moved = plan.repack.iter().find(|pack| first.packs.contains(&pack.id)).unwrap();
+    assert!(
+        moved.live_blobs > 0 && applied.repacked == plan.repack.len() as u64,
+        "{plan:?} {applied:?}"
+    );
+    for _ in 0..2 {
+        days(&memory, 2);
+        prune(&repository).await;
+        assert_eq!(verify(&repository).await.problems, []);
+    }
+    assert!(!memory.objects().contains_key(&keys::pack(moved.id)));
+    assert!(read(&repository, &first.id.to_string()).await.unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

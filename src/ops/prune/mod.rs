@@ -124,7 +124,7 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
     // What is known of the blobs to be moved takes room that the index needs now.
     drop(survey);
-    report.problems = problems(&applied);
+    report.problems.extend(problems(&applied));
     report.applied = Some(applied);
     report.compacted = Some(compact(repository, options, run).await?);
     report.versions = versions(repository, options, run).await?;
@@ -154,7 +154,14 @@ fn problems(applied: &Applied) -> Vec<Problem> {
         item: key.clone(),
         message: format!("the upload that a killed run left is still there: {why}"),
     });
-    damaged.chain(kept).collect()
+    let not_opened = applied.not_opened.iter().map(|pack| Problem {
+        kind: ProblemKind::Unreadable,
+        item: keys::pack(*pack),
+        message:
+            "no key here opens this pack, which therefore stays: it was sealed to others (`--identity FILE` of those days, or `rekey`)"
+                .into(),
+    });
+    damaged.chain(not_opened).chain(kept).collect()
 }
 
 /// A wrong call, so it is told before anything is touched.

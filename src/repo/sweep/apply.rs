@@ -52,6 +52,8 @@ pub struct Applied {
     pub not_aborted: Vec<(String, String)>,
     /// Packs that could not be moved, since a blob in them is damaged: they stay.
     pub damaged: Vec<PackId>,
+    /// Packs that could not be moved, since no key at hand opens them: they stay.
+    pub not_opened: Vec<PackId>,
 }
 
 /// Do it. `survey` is the one that the plan was made of: it knows where the blobs are that are to be moved.
@@ -93,6 +95,7 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
     applied.moved_bytes = moved.bytes;
     applied.new_packs = moved.new_packs;
     applied.damaged = moved.damaged;
+    applied.not_opened = moved.not_opened;
     let moved: BTreeSet<PackId> = moved.packs;
     let emptied = plan
         .repack
@@ -102,9 +105,6 @@ pub async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, option
     Ok(applied)
 }
 
-/// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of.
-async fn abort(repository: &Repository, plan: &Plan, applied: &mut Applied) -> Result<()> {
-    for upload in &plan.abort {
 /// Go on, unless it is told to stop: a request that is on its way then may still land, and the next prune carries on.
 async fn until_told<T, E: Into<Error>>(options: &ApplyOptions, work: impl Future<Output = Result<T, E>>) -> Result<T> {
     tokio::select! {
@@ -114,6 +114,9 @@ async fn until_told<T, E: Into<Error>>(options: &ApplyOptions, work: impl Future
     }
 }
 
+/// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of.
+async fn abort(repository: &Repository, plan: &Plan, applied: &mut Applied) -> Result<()> {
+    for upload in &plan.abort {
         let id = store::UploadId(upload.id.clone());
         match repository.store.abort_upload(&upload.key, &id).await {
             Ok(()) => applied.aborted += 1,

@@ -198,12 +198,12 @@ pub struct Survey {
     pub missing: Missing,
     /// Live blobs.
     pub live: Share,
-    /// Objects under the prefix that are not ours.
+    /// Objects under the prefix that are not ours: the first of them.
     pub foreign: Vec<String>,
-    /// Small facts that nobody needs any more: old probes, tags and drills of snapshots that are gone.
-    pub leftovers: Vec<String>,
     /// How many they are.
     pub foreign_count: u64,
+    /// Small facts that nobody needs any more: old probes, tags and drills of snapshots that are gone.
+    pub leftovers: Vec<String>,
     /// Uploads that were begun longer than the grace period ago and never completed.
     pub stale_uploads: Vec<OpenUpload>,
     /// What may have to be moved, by pack.

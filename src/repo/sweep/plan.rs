@@ -190,7 +190,7 @@ pub struct Plan {
     pub leftovers: Vec<String>,
     /// Uploads of killed runs that are aborted.
     pub abort: Vec<StaleUpload>,
-    /// Objects that are not ours: they are left alone.
+    /// Objects that are not ours, the first of them: they are left alone.
     pub foreign: Vec<String>,
     /// How many they are.
     pub foreign_count: u64,

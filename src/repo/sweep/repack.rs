@@ -34,9 +34,23 @@ pub(super) struct Moved {
     pub(super) packs: BTreeSet<PackId>,
     /// Packs in which a live blob is damaged.
     pub(super) damaged: Vec<PackId>,
+    /// Packs that no key at hand opens.
+    pub(super) not_opened: Vec<PackId>,
     /// Bytes of the frames that were moved.
     pub(super) bytes: u64,
     pub(super) new_packs: u64,
+}
+
+impl Moved {
+    /// What is wrong with one pack stops no other; it stays as it is.
+    fn passed_over(&mut self, id: PackId, error: Error) -> Result<()> {
+        match error {
+            Error::Damaged { .. } => self.damaged.push(id),
+            Error::NoKey { .. } => self.not_opened.push(id),
+            error => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// Move everything that the plan says, and wait until it is answered.
@@ -104,11 +118,7 @@ async fn move_pack(writer: &Writer, id: PackId, blobs: &[BlobEntry], anew: &mut 
         Ok(table) => table,
         // Somebody else has finished it.
         Err(Error::Store(store::Error::NotFound { .. })) => return Ok(()),
-        Err(Error::Damaged { .. }) => {
-            moved.damaged.push(id);
-            return Ok(());
-        }
-        Err(error) => return Err(error),
+        Err(error) => return moved.passed_over(id, error),
     };
     let live: HashSet<BlobId> = blobs.iter().map(|blob| blob.id).collect();
     let frames: HashSet<u32> = blobs.iter().map(|blob| blob.frame_offset).collect();
@@ -123,9 +133,13 @@ async fn move_pack(writer: &Writer, id: PackId, blobs: &[BlobEntry], anew: &mut 
         .map(|read| fetch(repository, read))
         .buffered(READS_AT_ONCE);
     while let Some(read) = reads.next().await {
-        let Some((read, bytes)) = read? else {
-            moved.damaged.push(id);
-            return Ok(());
+        let (read, bytes) = match read {
+            Ok(Some(read)) => read,
+            Ok(None) => {
+                moved.damaged.push(id);
+                return Ok(());
+            }
+            Err(error) => return moved.passed_over(id, error),
         };
         for some in few_at_once(&read.blobs) {
             let Some(opened) = open(&read, &bytes, some, anew.kind, &live).await? else {

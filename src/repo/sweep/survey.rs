@@ -278,11 +278,12 @@ impl Index {
 }
 
 /// What else lies under the prefix.
+#[derive(Default)]
 struct Rest {
     foreign: Vec<String>,
+    foreign_count: u64,
     leftovers: Vec<String>,
 }
-    foreign_count: u64,
 
 /// Small facts that are no longer needed, and objects that are not ours: those are told of and left alone.
 async fn read_rest(repository: &Repository, now: Timestamp, grace: SignedDuration, snapshots: &HashSet<ObjectId>) -> Result<Rest> {
