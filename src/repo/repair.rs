@@ -46,7 +46,7 @@ pub(super) async fn repair(
                     match copy_pack(repository, bad).await {
                         Ok(copy) => drop(packs.insert(copy)),
                         // It was deleted after it was listed: its blobs must be sent again.
-                        Err(Error::Store(store::Error::NotFound { .. })) => gone.push(id),
+                        Err(Error::Store(crate::store::Error::NotFound { .. })) => gone.push(id),
                         Err(error) => return Err(error.into()),
                     }
                 }

@@ -210,12 +210,12 @@ async fn at_every_call(fault: Fault, kinds: &[Kind]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rekey_that_is_cut_off_at_any_write_costs_nothing_and_is_done_again() {
-    at_every_call(Fault::BeforeAndEver, &[Kind::Put, Kind::Delete]).await;
+    Box::pin(at_every_call(Fault::BeforeAndEver, &[Kind::Put, Kind::Delete])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rekey_that_loses_the_answer_to_a_write_costs_nothing() {
-    at_every_call(Fault::After, &[Kind::Put, Kind::Delete]).await;
+    Box::pin(at_every_call(Fault::After, &[Kind::Put, Kind::Delete])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

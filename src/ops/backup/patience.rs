@@ -89,7 +89,7 @@ mod tests {
         let patience = Patience::of(Duration::from_millis(50));
         let mut ends = Vec::new();
         for _ in 0..HANGING_MAX {
-            let (end, ended) = mpsc::channel::<()>();
+            let (end, ended) = mpsc::sync_channel::<()>(1);
             assert_eq!(patience.wait_for(move || ended.recv().is_err()).await.unwrap(), None);
             ends.push(end);
         }
