@@ -259,6 +259,7 @@ async fn the_repositories_of_format_1_are_restored_for_ever() {
             owner: Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
             dry_run: false,
             late: false,
+            forget_remote_media: false,
             keep_remote_media_rows: false,
             prefix: None,
             media_share: None,

@@ -344,6 +344,10 @@ pub(super) struct Restore {
     pub(super) prefix: Option<String>,
     #[command(flatten)]
     pub(super) uploaded: Uploaded,
+    /// Remove the rows of other servers' media from the database if their files are not in the snapshot: Synapse fetches them again.
+    /// Done unasked when media are brought back too.
+    #[arg(long, conflicts_with = "keep_remote_media_rows")]
+    pub(super) forget_remote_media: bool,
     /// Leave the rows of other servers' media although their files are not in the snapshot: Synapse then answers 404 for them.
     #[arg(long)]
     pub(super) keep_remote_media_rows: bool,

@@ -85,6 +85,7 @@ impl Given<'_> {
             prefix: media_prefix(words)?,
             media_share: None,
             uploaded: uploaded(words)?,
+            forget_remote_media: words.forget_remote_media,
             keep_remote_media_rows: words.keep_remote_media_rows,
             resume: words.resume,
             path_map: words.path_map.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,

@@ -86,6 +86,7 @@ impl Debug for restore::Options {
             prefix,
             media_share,
             uploaded,
+            forget_remote_media,
             keep_remote_media_rows,
             resume,
             path_map,
@@ -106,6 +107,7 @@ impl Debug for restore::Options {
             .field("prefix", prefix)
             .field("media_share", media_share)
             .field("uploaded", uploaded)
+            .field("forget_remote_media", forget_remote_media)
             .field("keep_remote_media_rows", keep_remote_media_rows)
             .field("resume", resume)
             .field("path_map", path_map)
@@ -256,6 +258,7 @@ mod tests {
             working_directory: None,
             settings_databases: databases(),
             owner: None,
+            forget_remote_media: false,
             keep_remote_media_rows: false,
             resume: false,
             prefix: None,

@@ -580,3 +580,92 @@ async fn an_ordinary_role_restores_into_its_own_database() {
     );
     assert!(conninfo(cluster, &database).contains(&database));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_remote_media_go_with_the_media_or_when_it_is_asked_for() {
+    let home = Home::new();
+    home.sql(
+        "INSERT INTO remote_media_cache (media_origin, media_id, filesystem_id, media_length) VALUES ('matrix.org', 'x', 'aabbcc', 3)",
+    );
+    let repository = fresh_in(&memory()).await;
+    backup(&repository, &home).await;
+    let only = [Part::Database];
+    let cases: [(Option<&[Part]>, bool, bool, u64); 5] = [
+        (None, false, false, 1),
+        (None, false, true, 0),
+        (Some(&only), false, false, 0),
+        (Some(&only), true, false, 1),
+        (Some(&only), false, true, 0),
+    ];
+    for (parts, forget_remote_media, keep_remote_media_rows, forgotten) in cases {
+        let target = tempfile::tempdir().unwrap();
+        let database = home.cluster.database("remote rows");
+        let to = restore_to(target.path(), home.cluster, &database);
+        let options = Options {
+            parts: parts.map_or_else(|| to.parts.clone(), |parts| parts.iter().copied().collect()),
+            forget_remote_media,
+            keep_remote_media_rows,
+            ..to
+        };
+        let planned = restore(
+            &repository,
+            "latest",
+            &Options {
+                dry_run: true,
+                ..options.clone()
+            },
+        )
+        .await
+        .unwrap();
+        let says = planned.plan.iter().any(|line| line.contains("rows of other servers' media"));
+        let report = restore(&repository, "latest", &options).await.unwrap();
+        let case = format!("{parts:?} {forget_remote_media} {keep_remote_media_rows}: {:?}", planned.plan);
+        assert_eq!((report.remote_media_forgotten, says), (forgotten, forgotten == 1), "{case}");
+        let rows = home.cluster.psql(&database, "SELECT count(*) FROM remote_media_cache");
+        assert_eq!(rows, (1 - forgotten).to_string(), "{case}");
+        let told = report.next_steps.iter().any(|step| step.contains("purge_media_cache"));
+        assert_eq!(told, forgotten == 0, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_never_leaves_its_folder_over_a_link() {
+    let story = Story::new().await;
+    let (target, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let below = story.home.root.strip_prefix("/").unwrap();
+    let options = Options {
+        parts: [Part::Media].into_iter().collect(),
+        resume: true,
+        ..restore_files_to(target.path())
+    };
+    let var = target.path().join(below).join("var");
+    fs::create_dir_all(var.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(outside.path(), &var).unwrap();
+    let refused = restore(&story.repository, "latest", &options).await.unwrap_err();
+    assert!(refused.contains("leads out of"), "{refused}");
+    assert_eq!(files(outside.path()).len(), 0);
+    fs::remove_file(&var).unwrap();
+    assert_eq!(restore(&story.repository, "latest", &options).await.unwrap().problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_media_store_behind_a_link_of_the_snapshot_comes_back_behind_it() {
+    let mut home = Home::new();
+    // As a system administrator moves it to a larger disk.
+    fs::create_dir_all(home.at("mnt")).unwrap();
+    fs::rename(home.at("var/media"), home.at("mnt/media")).unwrap();
+    std::os::unix::fs::symlink("../mnt/media", home.at("var/media")).unwrap();
+    home.files = vec![home.at("var")];
+    let repository = fresh_in(&memory()).await;
+    let taken = backup(&repository, &home).await;
+    assert_eq!(taken.problems, []);
+    let target = tempfile::tempdir().unwrap();
+    let database = home.cluster.database("linked");
+    let report = restore(&repository, "latest", &restore_to(target.path(), home.cluster, &database))
+        .await
+        .unwrap();
+    assert_eq!(report.problems, []);
+    let copy = target.path().join(home.root.strip_prefix("/").unwrap());
+    assert_eq!(fs::read_link(copy.join("var/media")).unwrap(), std::path::Path::new("../mnt/media"));
+    assert_eq!(files(&copy.join("mnt/media")), files(&home.at("mnt/media")));
+}

@@ -186,6 +186,7 @@ pub(crate) fn restore_to(to: &Path, cluster: &Cluster, database: &str) -> restor
         media_share: None,
         uploaded: None,
         resume: false,
+        forget_remote_media: false,
         keep_remote_media_rows: false,
         path_map: Vec::new(),
         container_path_map: Vec::new(),

@@ -273,6 +273,7 @@ pub(crate) fn restore_options() -> ops::restore::Options {
         owner: None,
         dry_run: false,
         late: false,
+        forget_remote_media: false,
         keep_remote_media_rows: false,
         prefix: None,
         media_share: None,

@@ -229,6 +229,14 @@ fn restored(out: &mut String, report: &restore::Report, dry_run: bool, colour: b
     };
     label(out, "media", &format!("{}{kept}", counted(report.media_files, "file")));
     label(out, "config", &counted(report.config_items, "item"));
+    if report.remote_media_forgotten > 0 {
+        let rows = counted(report.remote_media_forgotten, "row");
+        label(
+            out,
+            "forgotten",
+            &format!("{rows} of other servers' media, whose files are not in the snapshot"),
+        );
+    }
     label(out, "written", &bytes(report.written_bytes));
     for key in report.signing_keys.iter().filter(|key| key.in_place) {
         let place = key.path.as_ref().map_or_else(String::new, |path| format!(" in {path}"));

@@ -19,6 +19,7 @@ use crate::format::BlobId;
 use crate::format::snapshot::ProblemKind;
 use crate::ops::Error;
 use crate::ops::connect::LOCK_SECONDS;
+use crate::ops::restore::media_root;
 use crate::synapse::config::discover;
 use crate::synapse::postgres::facts::SynapseFacts;
 use crate::synapse::postgres::session::Purpose;
@@ -122,7 +123,7 @@ fn start(trial: &Trial<'_>, command: &str, homeserver: &Homeserver, loaded: &[Lo
         return Err(Error::failed("Synapse cannot be started without a file of its signing key", hint).into());
     };
     let media = match &trial.snapshot.media {
-        Some(media) => inside(&trial.folder.files(), &media.root),
+        Some(media) => inside(&trial.folder.files(), &media_root(trial.snapshot, media)),
         None => folder.join("media"),
     };
     let mut environment = Vec::new();
@@ -224,7 +225,7 @@ fn path_of(id: &str) -> Option<String> {
 
 fn file_of(trial: &Trial<'_>, path: &str) -> Option<std::path::PathBuf> {
     let media = trial.snapshot.media.as_ref()?;
-    Some(inside(&trial.folder.files(), &media.root).join(path))
+    Some(inside(&trial.folder.files(), &media_root(trial.snapshot, media)).join(path))
 }
 
 /// What it was asked: each a check.

@@ -250,6 +250,7 @@ pub(super) fn restore_options(trial: &Trial<'_>, to: &Path) -> restore::Options 
         prefix: None,
         uploaded: None,
         media_share: None,
+        forget_remote_media: false,
         keep_remote_media_rows: true,
         resume: true,
         path_map: Vec::new(),

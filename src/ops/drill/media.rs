@@ -15,6 +15,7 @@ use crate::format::manifest::{MediaEntry, Shard};
 use crate::format::snapshot::{self, ProblemKind};
 use crate::ops::connect::LOCK_SECONDS;
 use crate::ops::items::{self, DELETED, media_name};
+use crate::ops::restore::media_root;
 use crate::ops::{Run, Share};
 use crate::repo::reader::Reader;
 use crate::synapse::media::{MediaChoice, MediaItem, MediaRow, MediaTables};
@@ -43,7 +44,11 @@ pub(super) async fn check(trial: &Trial<'_>, loaded: &[Loaded<'_>], checks: &mut
     let mut compare = Compare {
         media,
         share: share(trial),
-        reads: Reads::new(&reader, trial.options.media, inside(&trial.folder.files(), &media.root)),
+        reads: Reads::new(
+            &reader,
+            trial.options.media,
+            inside(&trial.folder.files(), &media_root(trial.snapshot, media)),
+        ),
         rows,
         next: None,
         tally: Tally::default(),

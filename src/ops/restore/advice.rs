@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::databases::Target;
 use super::identity::RestoredKey;
-use super::load::forgets_remote_media;
+use super::load::{forgets_remote_media, will_forget};
 use super::saved::{Saved, shell_word};
 use super::{Options, plan, wants};
 use crate::format::ItemPath;
@@ -42,7 +42,7 @@ pub(super) fn next_steps(ending: &Ending<'_>) -> Vec<String> {
         steps.push(start(ending));
         steps.push(ask(ending));
     }
-    if !ending.targets.is_empty() && forgets_remote_media(snapshot) && options.keep_remote_media_rows {
+    if !ending.targets.is_empty() && forgets_remote_media(snapshot) && !will_forget(snapshot, options) {
         steps.push(
             "remote media are not in this snapshot, and Synapse answers 404 for them until their rows are gone: \
              POST /_synapse/admin/v1/purge_media_cache?before_ts=<now in ms> as an admin"

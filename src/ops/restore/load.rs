@@ -13,11 +13,11 @@ use futures::future::{join_all, try_join, try_join_all};
 use futures::stream::{self, BoxStream, Peekable, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
-use super::Options;
 use super::databases::Checked;
+use super::{Options, wants};
 use crate::format::snapshot::{Database, Snapshot, Stream};
 use crate::ops::connect::{LOCK_SECONDS, archive_version};
-use crate::ops::{Error, Run};
+use crate::ops::{Error, Part, Run};
 use crate::repo;
 use crate::repo::reader::{Reader, Window};
 use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
@@ -54,6 +54,8 @@ pub(super) struct Loaded {
     pub(super) name: String,
     /// One-time keys that the dump had, and that are gone now.
     pub(super) one_time_keys: u64,
+    /// Rows of remote media that are gone.
+    pub(super) remote_media_forgotten: u64,
 }
 
 /// Load one database, compare it, empty the one-time keys.
@@ -65,14 +67,13 @@ pub(super) async fn load(
     run: &Run<'_>,
 ) -> anyhow::Result<Loaded> {
     let name = checked.target.database.name.clone();
-    let one_time_keys = load_one(reader, snapshot, &checked, options, run).await.with_context(|| {
+    load_one(reader, snapshot, &checked, options, run).await.with_context(|| {
         let hint = "drop the half-loaded database and restore again; homeserver.yaml and the signing key were not written";
         Error::failed(format!("database `{name}` could not be loaded, and is left half loaded"), hint)
-    })?;
-    Ok(Loaded { name, one_time_keys })
+    })
 }
 
-async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<u64> {
+async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<Loaded> {
     let database = &checked.target.database;
     let mut session = Session::open(&checked.target.info, &checked.tools, Purpose::Write, LOCK_SECONDS).await?;
     let info = checked.target.info.with_settings(&target::load_settings(&mut session).await?);
@@ -85,7 +86,7 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
         options: &checked.options,
         jobs: options.limits.load_jobs.max(1),
         session: Mutex::new(session),
-        forget_remote_media: !options.keep_remote_media_rows && forgets_remote_media(snapshot),
+        forget_remote_media: will_forget(snapshot, options),
         stage: format!("database {}", database.name),
         run,
     };
@@ -101,9 +102,9 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
         }
     };
     let stage = task.stage.clone();
-    let one_time_keys = finish(task, done).await?;
+    let loaded = finish(task, done).await?;
     run.progress.done(&stage);
-    Ok(one_time_keys)
+    Ok(loaded)
 }
 
 /// Tables, by `schema.name`, that nothing is left to do for.
@@ -237,6 +238,17 @@ pub(super) fn forgets_remote_media(snapshot: &Snapshot) -> bool {
     !snapshot.media.as_ref().is_some_and(|media| media.included.remote)
 }
 
+/// Synapse answers 404 for them for ever, so their rows go with the files. Where media are not brought back in this call, the
+/// files may be where they were, and the rows stay unless it is asked for.
+pub(super) fn will_forget(snapshot: &Snapshot, options: &Options) -> bool {
+    let asked = options.forget_remote_media || wants(options, Part::Media);
+    forgets_remote_media(snapshot) && asked && !options.keep_remote_media_rows
+}
+
+/// For the plan.
+pub(super) const FORGETS: &str = "remove the rows of other servers' media from database `synapse`, but for quarantined ones: their files are not in \
+                                  this snapshot, and Synapse fetches them again when somebody looks (--keep-remote-media-rows leaves them)";
+
 fn warn(words: &str) {
     if !words.is_empty() {
         tracing::warn!("pg_restore: {}", words.trim_end());
@@ -244,7 +256,7 @@ fn warn(words: &str) {
 }
 
 /// Views, statistics, the comparison, the one-time keys; last of all the database is called whole.
-async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<u64> {
+async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<Loaded> {
     let facts = &task.database.facts;
     let mut others = sessions(&task).await?;
     let mut session = task.session.into_inner();
@@ -261,13 +273,18 @@ async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<u64> {
             task.database.name
         );
     }
-    if task.forget_remote_media {
-        let count = target::forget_remote_media(&mut session).await?;
-        tracing::info!("{count} cached media of other servers were forgotten, since their files are not in the snapshot");
-    }
+    let remote_media_forgotten = if task.forget_remote_media {
+        target::forget_remote_media(&mut session).await?
+    } else {
+        0
+    };
     target::unmark(&mut session).await?;
     session.close().await;
-    Ok(one_time_keys)
+    Ok(Loaded {
+        name: task.database.name.clone(),
+        one_time_keys,
+        remote_media_forgotten,
+    })
 }
 
 /// What the facts say that must be there: rows of all counted tables but those left out on purpose.

@@ -21,6 +21,7 @@ mod choice;
 mod config;
 mod databases;
 mod identity;
+mod links;
 mod load;
 mod media;
 mod plan;
@@ -30,6 +31,7 @@ mod write;
 
 pub use choice::Uploaded;
 pub use identity::RestoredKey;
+pub(super) use links::media_root;
 pub(super) use load::expected;
 pub(super) use write::is_full;
 
@@ -69,6 +71,8 @@ pub struct Options {
     pub media_share: Option<Share>,
     /// `--uploaded-by`, `--uploaded-after`, `--uploaded-before`: only media whose rows say so.
     pub uploaded: Option<Uploaded>,
+    /// `--forget-remote-media`: remove the rows of remote media whose files are not in the snapshot, also if no media are brought back.
+    pub forget_remote_media: bool,
     /// `--keep-remote-media-rows`: leave the rows of remote media although their files are not in the snapshot.
     pub keep_remote_media_rows: bool,
     /// `--resume`: leave alone what is there already with the right bytes or rows, and write the rest.
@@ -112,6 +116,8 @@ pub struct Report {
     pub databases_kept: Vec<String>,
     /// One-time keys that the dumps had although they never should; they were removed.
     pub one_time_keys: u64,
+    /// Rows of cached media of other servers that were removed, since their files are not in the snapshot.
+    pub remote_media_forgotten: u64,
     /// What would be done (dry run), or was done: one line each.
     pub plan: Vec<String>,
     /// A dry run: what to do before, with this server's values.
@@ -171,6 +177,15 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         first_steps: looked.first_steps,
         ..Report::default()
     };
+    report.plan.extend(std::mem::take(&mut plan.notes));
+    let is_loaded = |target: &databases::Target| !report.databases_kept.contains(&target.database.name);
+    if load::will_forget(&snapshot, options)
+        && databases
+            .iter()
+            .any(|target| target.database.name == "synapse" && is_loaded(target))
+    {
+        report.plan.push(load::FORGETS.into());
+    }
     if options.dry_run {
         return Ok(report);
     }
@@ -178,6 +193,7 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         let loaded = load::load(&reader, &snapshot, load, options, run).await?;
         report.databases.push(loaded.name);
         report.one_time_keys += loaded.one_time_keys;
+        report.remote_media_forgotten += loaded.remote_media_forgotten;
     }
     let written = write_files(&reader, &snapshot, &plan, last, options, &mut report, run).await;
     written.map_err(|error| goes_on(error, &report))?;

@@ -10,9 +10,9 @@ use std::path::{Component, Path, PathBuf};
 
 use indicatif::BinaryBytes;
 
-use super::{Options, check_names, wanted_databases, wants};
+use super::{Options, check_names, links, wanted_databases, wants};
 use crate::format::ItemPath;
-use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Problem, ProblemKind, Snapshot};
+use crate::format::snapshot::{ConfigItem, ConfigKind, ConfigRole, Media, Problem, ProblemKind, Snapshot};
 use crate::ops::items::config_name;
 use crate::ops::{Error, Part};
 
@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) media_bytes: u64,
     /// Items that cannot be put back as they are.
     pub(super) problems: Vec<Problem>,
+    /// What else is to be known of it, a line each.
+    pub(super) notes: Vec<String>,
 }
 
 impl Plan {
@@ -78,7 +80,7 @@ pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Pla
         refuse_without_key(snapshot, &plan)?;
     }
     if let (true, Some(media)) = (wants(options, Part::Media), &snapshot.media) {
-        match target(&media.root, options) {
+        match target(&media_root(snapshot, media, options), options) {
             Ok(target) => plan.media = Some(target),
             Err(message) => {
                 return Err(Error::failed(
@@ -91,7 +93,20 @@ pub(super) fn plan(snapshot: &Snapshot, options: &Options) -> anyhow::Result<Pla
         plan.some_media = options.prefix.is_some() || options.uploaded.is_some();
         (plan.media_files, plan.media_bytes) = (media.files, media.bytes);
     }
+    links::leave_out_above_media(&mut plan);
     Ok(plan)
+}
+
+/// Behind the snapshot's own links, unless `--path-map` says where it goes, or what is here already leads to it.
+fn media_root(snapshot: &Snapshot, media: &Media, options: &Options) -> ItemPath {
+    let named = Path::new(OsStr::from_bytes(media.root.as_bytes()));
+    let is_mapped = map(named, &options.path_map) != named;
+    let has_links = options.to.is_some() || wants(options, Part::Config);
+    if has_links && !is_mapped {
+        links::media_root(snapshot, media)
+    } else {
+        media.root.clone()
+    }
 }
 
 /// A copy must not aim at production by accident: every database needs to be told where it goes.

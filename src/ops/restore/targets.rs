@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::config::CONFIG_BYTES_MAX;
 use super::plan::{Plan, PlannedItem};
-use super::{Options, is_last};
+use super::{Options, is_last, links};
 use crate::format::snapshot::ConfigKind;
 use crate::format::{BlobId, ItemPath};
 use crate::ops::Error;
@@ -40,6 +40,9 @@ pub(super) fn check_files(plan: &mut Plan, options: &Options) -> anyhow::Result<
         let hint =
             format!("nothing is ever merged. {EARLIER}\nElse move the media store away, or restore elsewhere with --to or --path-map");
         return Err(Error::failed(format!("the media store {} is not empty", media.display()), hint).into());
+    }
+    if let Some(to) = &options.to {
+        links::refuse_outside(to, plan)?;
     }
     let mut there = Vec::new();
     let mut same = BTreeSet::new();

@@ -67,9 +67,10 @@ impl Collector {
         }
     }
 
-    /// Nothing below `path` is a config item from now on.
+    /// Nothing below `path`, nor behind the links that it may lead over, is a config item from now on.
     pub(super) fn exclude(&mut self, path: &Path) {
         self.excluded.push(path.to_path_buf());
+        self.excluded.extend(path.canonicalize().ok().filter(|behind| behind != path));
     }
 
     pub(super) fn owners(&self) -> &Owners {
