@@ -90,6 +90,9 @@ fn the_debian_layout_is_found_whole() {
         ("etc/conf.d/old.yaml.bak", "server_name: old.example.org\n"),
         ("etc/conf.d/sub/never.yaml", "server_name: never.example.org\n"),
         ("etc/conf.d/synapse.log", "a line\n"),
+        ("etc/conf.d/synapse.log.2026-11-28.gz", "lines\n"),
+        ("etc/conf.d/chat.logistics.org.key", "a key that some module reads\n"),
+        ("opt/tls.key", "a key behind a link\n"),
         ("etc/log.yaml", "version: 1\nhandlers: {file: {filename: /var/log/x.log}}\n"),
         ("etc/homeserver.signing.key", KEY),
         (
@@ -101,6 +104,7 @@ fn the_debian_layout_is_found_whole() {
         ("var/media/local_content/aa/bb/cc", "x"),
     ]);
     fs::set_permissions(site.at("etc/homeserver.signing.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("../../opt/tls.key", site.at("etc/conf.d/tls.key")).unwrap();
     let homeserver = discover(&site.options(&["etc/homeserver.yaml", "etc/conf.d"])).unwrap();
     assert_eq!(homeserver.server_name, "example.org");
     let sources = [
@@ -111,15 +115,18 @@ fn the_debian_layout_is_found_whole() {
     ];
     assert_eq!(homeserver.config_sources, sources.map(|path| site.at(path)));
     let items = [
+        "guess etc/conf.d/chat.logistics.org.key",
         "guess etc/conf.d/old.yaml.bak",
         "config etc/conf.d/report_stats.yaml",
         "config etc/conf.d/server_name.yaml",
+        "guess etc/conf.d/tls.key -> ../../opt/tls.key",
         "config etc/conf.d/zz.yaml",
         "signing_key etc/homeserver.signing.key",
         "config etc/homeserver.yaml",
         "log_config etc/log.yaml",
         "worker etc/workers/generic.yaml",
         "log_config etc/workers/log.config",
+        "guess opt/tls.key",
     ];
     assert_eq!(site.items(&homeserver), items);
     assert_eq!(

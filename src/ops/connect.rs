@@ -17,6 +17,11 @@ use crate::synapse::{Engine, Homeserver, Role};
 /// How long a dump waits for locks that others hold, in seconds.
 pub(super) const LOCK_SECONDS: u64 = 60;
 
+/// Of the database with Synapse's `main` data store, when it has none of its tables.
+pub(super) const NO_SYNAPSE: &str = "it has no table `local_media_repository`: it is not, or no longer, the database of a Synapse";
+pub(super) const NO_SYNAPSE_HINT: &str = "is `database` in homeserver.yaml the right one, and its schema in the role's search_path? If it was made anew \
+    after an accident, restore into it: `synapse-backup restore latest --only database`";
+
 /// A database of the homeserver, or one from the settings.
 #[derive(Debug, Clone)]
 pub(super) struct Source {

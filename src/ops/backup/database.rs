@@ -19,8 +19,8 @@ use super::{DatabaseReport, Options};
 use crate::format::PackKind;
 use crate::format::list::List;
 use crate::format::snapshot::{Database, Facts, Snapshot, Stream, StreamFormat, TableFact};
-use crate::ops::connect::{LOCK_SECONDS, Source};
-use crate::ops::{Limits, Part, Run};
+use crate::ops::connect::{self, LOCK_SECONDS, Source};
+use crate::ops::{Error, Limits, Part, Run};
 use crate::repo::reader::Reader;
 use crate::repo::writer::{self, Alongside, Stored, Writer};
 use crate::synapse::media::{MediaChoice, MediaKind, MediaTables, RowStates};
@@ -90,6 +90,10 @@ async fn store_one(
     let mut moment = Moment::export(&source.info, task.tools, LOCK_SECONDS).await?;
     if task.time.get().is_none() {
         let _ = task.time.set(task.writer.repository().date().await?);
+    }
+    // An empty one would make an empty snapshot the newest, and each night would push out a good one.
+    if source.is_main && MediaTables::find(&mut moment.session).await?.is_none() {
+        return Err(Error::failed(connect::NO_SYNAPSE, connect::NO_SYNAPSE_HINT).into());
     }
     if !wanted {
         drain(task, &mut moment, rows).await?;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Options, Report};
 use crate::ops::connect::{self, Source};
 use crate::synapse::Homeserver;
+use crate::synapse::media::MediaTables;
 use crate::synapse::postgres::snapshot::Snapshot as Moment;
 use crate::synapse::postgres::tools::Version;
 use crate::synapse::postgres::{Session, Tools};
@@ -16,6 +17,9 @@ use crate::synapse::postgres::{Session, Tools};
 const LOCK_SECONDS: u64 = 10;
 /// Beside the dumps: the session that holds the moment, and the one that watches over its locks.
 const OWN_SESSIONS: i64 = 2;
+
+/// The `pg_restore` of this major version and of newer ones sets `transaction_timeout`, which older servers do not know.
+const TIMEOUT_SINCE: u32 = 17;
 
 /// Each in turn, also after one has failed.
 pub(super) async fn check(homeserver: &Homeserver, options: &Options, report: &mut Report) {
@@ -34,7 +38,8 @@ pub(super) async fn check(homeserver: &Homeserver, options: &Options, report: &m
                 report.ok(&name, &found.message);
                 check_collation(&source, &found.place, report);
                 check_connections(&name, &found, options.dump_jobs, report);
-                check_restorable(&name, &tools, found.pg_dump, report);
+                check_synapse(&name, &source, &found, report);
+                check_restorable(&name, &tools, &found, report);
             }
             Err(error) => report.error(&name, &error),
         }
@@ -48,6 +53,8 @@ struct Found {
     connections: Connections,
     is_superuser: bool,
     pg_dump: Version,
+    server: Version,
+    has_media: bool,
 }
 
 /// Reachable, dumpable by a `pg_dump` of this machine, and every table readable.
@@ -58,6 +65,7 @@ async fn look(source: &Source, tools: &Tools) -> anyhow::Result<Found> {
     let place = moment.session.one("encoding and collation", PLACE).await?;
     let connections = connections(&mut moment.session).await?;
     let tables = moment.tables().len();
+    let has_media = MediaTables::find(&mut moment.session).await?.is_some();
     moment.close().await;
     Ok(Found {
         message: format!(
@@ -70,6 +78,8 @@ async fn look(source: &Source, tools: &Tools) -> anyhow::Result<Found> {
         connections,
         is_superuser: server.superuser,
         pg_dump: pg_dump.version,
+        server: server.version(),
+        has_media,
     })
 }
 
@@ -161,9 +171,28 @@ fn check_connections(name: &str, found: &Found, dump_jobs: usize, report: &mut R
     }
 }
 
+/// A backup of a database that lost everything would be a success, and the newest snapshot an empty one: it is refused.
+fn check_synapse(name: &str, source: &Source, found: &Found, report: &mut Report) {
+    if source.is_main && !found.has_media {
+        report.fail(name, connect::NO_SYNAPSE, connect::NO_SYNAPSE_HINT);
+    }
+}
+
 /// A backup does not need it, but whoever restores or drills here does.
-fn check_restorable(name: &str, tools: &Tools, pg_dump: Version, report: &mut Report) {
-    match tools.pg_restore(pg_dump) {
+fn check_restorable(name: &str, tools: &Tools, found: &Found, report: &mut Report) {
+    match tools.pg_restore(found.pg_dump) {
+        Ok(pg_restore) if pg_restore.version.major >= TIMEOUT_SINCE && found.server.major < TIMEOUT_SINCE => report.warn(
+            name,
+            format!(
+                "loaded by {} {}, which cannot load into a server as old as this one",
+                pg_restore.path.display(),
+                pg_restore.version
+            ),
+            format!(
+                "install postgresql-client-{}: what it dumps, it also loads here",
+                found.server.major
+            ),
+        ),
         Ok(pg_restore) => report.ok(name, format!("loaded by {} {}", pg_restore.path.display(), pg_restore.version)),
         Err(error) => report.warn(
             name,

@@ -166,6 +166,11 @@ impl Collector {
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
             if metadata.is_symlink() {
                 self.symlink(&path, &metadata, Role::Guess, true)?;
+                // A folder in here, as Kubernetes has `..data`, is where the files of this directory are.
+                let is_own_folder = path.canonicalize().is_ok_and(|end| end.is_dir() && end.starts_with(&root));
+                if !is_own_folder {
+                    self.tree_links.push((path, Role::Guess, true));
+                }
             } else if metadata.is_file() {
                 let name = path.file_name().unwrap_or_default();
                 if !name.as_bytes().ends_with(b".yaml") && !is_runtime(name) {
@@ -401,8 +406,14 @@ fn first_link(base: &Path, path: &Path) -> Option<PathBuf> {
 /// Logs, process ids, databases: written while the server runs, worthless or wrong in a backup.
 fn is_runtime(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    let has = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
-    (has(b".log") && !name.ends_with(b".config") && !name.ends_with(b".yaml"))
+    // `synapse.log`, `synapse.log.2026-11-28`, `synapse.log.1.gz`; not `chat.logistics.org.key`.
+    let turns = |part: &[u8]| part.iter().all(u8::is_ascii_digit) || [b"gz".as_slice(), b"xz", b"bz2", b"zst", b"old"].contains(&part);
+    let is_log = |at: usize| {
+        let rest = &name[at + 4..];
+        let is_end = rest.first().is_none_or(|next| b".-_".contains(next));
+        name[at..].starts_with(b".log") && is_end && rest.split(|byte| b".-_".contains(byte)).all(turns)
+    };
+    (0..name.len().saturating_sub(3)).any(is_log)
         || [
             b".pid".as_slice(),
             b".db",

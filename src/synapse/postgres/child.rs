@@ -1,8 +1,9 @@
 //! The programs we start: clean environment, own process group, bounded standard error, killed and reaped when dropped.
 //!
 //! Standard error is read beside standard input and output by whoever drives the child, so no task of its own is
-//! needed. A child that outlives a killed parent ends by itself, since its pipes are closed. What the programs say and
-//! take is their callers' business (`session`, `dump`, `load`).
+//! needed. A child that outlives a killed parent ends by itself, since its pipes are closed; but a `pg_restore` that reads
+//! the definitions from a memory file (`archive`) goes on to its end. What the programs say and take is their callers'
+//! business (`session`, `dump`, `load`).
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -51,11 +52,7 @@ impl Listener {
             if !matches!(pipe.read_buf(&mut self.said).await, Ok(read) if read > 0) {
                 self.pipe = None;
             }
-            if self.said.len() > STDERR_BYTES_MAX {
-                let tail = self.said.split_off(self.said.len() - STDERR_BYTES_MAX / 2);
-                self.said.truncate(STDERR_BYTES_MAX / 2);
-                self.said.extend_from_slice(&tail);
-            }
+            self.keep_both_ends();
         }
     }
 
@@ -65,7 +62,15 @@ impl Listener {
             if !matches!(pipe.read_buf(&mut self.said).await, Ok(read) if read > 0) {
                 self.pipe = None;
             }
-            self.said.truncate(STDERR_BYTES_MAX);
+            self.keep_both_ends();
+        }
+    }
+
+    fn keep_both_ends(&mut self) {
+        if self.said.len() > STDERR_BYTES_MAX {
+            let tail = self.said.split_off(self.said.len() - STDERR_BYTES_MAX / 2);
+            self.said.truncate(STDERR_BYTES_MAX / 2);
+            self.said.extend_from_slice(&tail);
         }
     }
 
@@ -325,4 +330,29 @@ fn text(bytes: &[u8]) -> String {
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_much_that_was_said_the_beginning_and_the_end_are_kept() {
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            "echo the cause >&2; head -c 100000 /dev/zero | tr '\\0' a >&2; echo the end >&2; exit 3",
+        ]);
+        let mut child = Child::spawn("sh", command).unwrap();
+        let (status, words) = child.wait().await.unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert!(
+            words.starts_with("the cause | aaa") && words.ends_with("aaathe end"),
+            "{} bytes",
+            words.len()
+        );
+        assert!(words.len() <= STDERR_BYTES_MAX + 8, "{} bytes", words.len());
+    }
 }

@@ -372,7 +372,9 @@ fn child_hint(program: &str, status: &str, message: &str) -> Option<&'static str
     } else if message.contains("unsupported startup parameter") {
         Some("this looks like pgbouncer: connect to PostgreSQL itself")
     } else if message.contains("transaction_timeout") {
-        Some("the server is older than the one the dump comes from: load into the same major version or a newer one")
+        Some(
+            "pg_restore 17 and newer cannot load into an older server: load into 17 or newer, and for the next backups install the postgresql-client of the server's own version",
+        )
     } else if message.contains("invalid snapshot identifier") {
         Some("the session that held the snapshot is gone: see the log of the server, and run again")
     } else if status.contains("signal 9") {

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::{Error, sql};
 
 /// Sequence, table and column.
-const NUMBERED: [(&str, &str, &str); 24] = [
+const NUMBERED: [(&str, &str, &str); 30] = [
     ("account_data_sequence", "account_data", "stream_id"),
     ("account_data_sequence", "room_account_data", "stream_id"),
     ("account_data_sequence", "room_tags_revisions", "stream_id"),
@@ -24,8 +24,14 @@ const NUMBERED: [(&str, &str, &str); 24] = [
     ),
     ("device_inbox_sequence", "device_federation_outbox", "stream_id"),
     ("device_inbox_sequence", "device_inbox", "stream_id"),
+    (
+        "device_lists_sequence",
+        "device_lists_changes_converted_stream_position",
+        "stream_id",
+    ),
     ("device_lists_sequence", "device_lists_changes_in_room", "stream_id"),
     ("device_lists_sequence", "device_lists_outbound_pokes", "stream_id"),
+    ("device_lists_sequence", "device_lists_remote_pending", "stream_id"),
     ("device_lists_sequence", "device_lists_stream", "stream_id"),
     ("device_lists_sequence", "user_signature_stream", "stream_id"),
     ("e2e_cross_signing_keys_sequence", "e2e_cross_signing_keys", "stream_id"),
@@ -34,15 +40,23 @@ const NUMBERED: [(&str, &str, &str); 24] = [
     ("events_stream_seq", "events", "stream_ordering"),
     ("events_stream_seq", "ex_outlier_stream", "event_stream_ordering"),
     ("presence_stream_sequence", "presence_stream", "stream_id"),
+    ("profile_updates_sequence", "profile_updates", "stream_id"),
     ("push_rules_stream_sequence", "push_rules_stream", "stream_id"),
     ("pushers_sequence", "deleted_pushers", "stream_id"),
     ("pushers_sequence", "pushers", "id"),
+    ("quarantined_media_id_seq", "quarantined_media_changes", "stream_id"),
     ("receipts_sequence", "receipts_linearized", "stream_id"),
     ("state_group_id_seq", "state_groups", "id"),
+    ("sticky_events_sequence", "sticky_events", "stream_id"),
     ("thread_subscriptions_sequence", "thread_subscriptions", "stream_id"),
     (
         "un_partial_stated_event_stream_sequence",
         "un_partial_stated_event_stream",
+        "stream_id",
+    ),
+    (
+        "un_partial_stated_room_stream_sequence",
+        "un_partial_stated_room_stream",
         "stream_id",
     ),
 ];
