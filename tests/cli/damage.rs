@@ -127,3 +127,17 @@ fn keys_that_are_elsewhere_are_not_taken_for_none() {
         assert!(out.starts_with(told), "{name}: {out}");
     }
 }
+
+#[test]
+fn who_adopts_into_a_sealed_repository_must_say_to_whom_it_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&golden("format-1-sealed"), folder.path());
+    let before = files(folder.path());
+    let identity = golden("format-1-sealed.identity.txt");
+    let refused = command(folder.path(), &["adopt", "--all", "--identity", identity.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", err(&refused));
+    assert!(err(&refused).contains("`encryption.recipients` is not set"), "{}", err(&refused));
+    assert_eq!(files(folder.path()), before, "nothing was written");
+}

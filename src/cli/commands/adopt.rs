@@ -10,6 +10,7 @@ use crate::ops::adopt;
 pub(super) async fn adopt(words: &args::Adopt, session: &Session<'_>) -> anyhow::Result<Outcome> {
     let options = session.given().adopt()?;
     let repository = session.open().await?;
+    super::refuse_unless_sealable(&repository)?;
     let report = adopt::adopt(&repository, &words.snapshots, &options, &session.run).await?;
     Ok(Outcome::Adopted(report))
 }
