@@ -479,3 +479,35 @@ fn a_damaged_signing_key_is_saved_and_named_without_its_content() {
     );
     assert!(site.items(&homeserver).contains(&"signing_key a.signing.key".to_owned()));
 }
+
+/// Synapse starts a media worker with `-c homeserver.yaml -c media.yaml`, and the second may say where media are.
+#[test]
+fn media_are_where_the_file_of_a_media_worker_says_when_it_is_listed() {
+    let site = Site::new(&[
+        (
+            "etc/homeserver.yaml",
+            "server_name: example.org\nreport_stats: no\nenable_media_repo: false\nmedia_store_path: @/var/of-main\nsigning_key_path: @/etc/key\n\
+             database: { name: psycopg2, args: { user: x, dbname: x, host: localhost } }\n",
+        ),
+        (
+            "etc/workers/media.yaml",
+            "worker_app: synapse.app.media_repository\nworker_name: media1\nenable_media_repo: true\nmedia_store_path: @/var/of-worker\n\
+             media_storage_providers: [{ module: file_system, store_local: true, config: { directory: @/var/elsewhere } }]\n",
+        ),
+        ("etc/key", KEY),
+        ("var/of-main/x", "x"),
+        ("var/of-worker/x", "x"),
+        ("var/elsewhere/x", "x"),
+    ]);
+    let alone = discover(&site.options(&["etc/homeserver.yaml"])).unwrap();
+    assert_eq!(alone.media.path, site.at("var/of-main"));
+    let listed = discover(&site.options(&["etc/homeserver.yaml", "etc/workers/media.yaml"])).unwrap();
+    assert_eq!(listed.media.path, site.at("var/of-worker"));
+    assert!(listed.media.enable_media_repo);
+    assert_eq!(listed.media.providers.len(), 1);
+    assert!(
+        site.items(&listed).contains(&"config etc/workers/media.yaml".to_owned()),
+        "{:?}",
+        site.items(&listed)
+    );
+}

@@ -18,7 +18,7 @@ use synapse_backup::synapse::config::{self, discover};
 
 use crate::cluster::{is_root, shared};
 use crate::homeserver::{Home, noise};
-use crate::rig::{backup, conninfo, document, fresh, fresh_in, init, memory, reopen, run, tools};
+use crate::rig::{backup, conninfo, document, fresh, fresh_in, init, listed, memory, reopen, run, tools};
 use crate::sealed::Keys;
 
 async fn options(repository: &Repository) -> doctor::Options {
@@ -186,9 +186,27 @@ async fn a_database_that_synapse_would_refuse_is_a_warning() {
     let made = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
     home.cluster.psql("postgres", &made);
     home.database = name;
+    home.sql("CREATE TABLE local_media_repository (media_id text, media_length int, sha256 text)");
     home.write_config("example.org", "");
     let report = examined(&repository, &home).await;
     assert_found(&report, "database synapse", Verdict::Warning, "its encoding is LATIN1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_made_anew_is_a_failure_and_makes_no_snapshot() {
+    let (home, repository) = (Home::new(), fresh().await);
+    backup(&repository, &home).await;
+    home.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    let report = examined(&repository, &home).await;
+    assert_found(&report, "database synapse", Verdict::Failure, "no table `local_media_repository`");
+    let error = synapse_backup::ops::backup::backup(&repository, &home.discover(), &crate::rig::options(), &run())
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{error:#}").contains("not, or no longer, the database of a Synapse"),
+        "{error:#}"
+    );
+    assert_eq!(listed(&repository).await.len(), 1);
 }
 
 /// A program that knows its version and nothing else.

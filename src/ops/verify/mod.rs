@@ -74,15 +74,25 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
+/// Findings that are named; of more only the number is told.
+const FINDINGS_MAX: usize = 10_000;
+
 /// Findings, each with the snapshots that it concerns.
 #[derive(Debug, Default)]
 struct Findings {
     by_item: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Beyond [`FINDINGS_MAX`], counted for each snapshot.
+    more: u64,
 }
 
 impl Findings {
     fn add(&mut self, item: impl Into<String>, message: impl Into<String>, snapshot: Option<&Snapshot>) {
-        let snapshots = self.by_item.entry((item.into(), message.into())).or_default();
+        let found = (item.into(), message.into());
+        if self.by_item.len() >= FINDINGS_MAX && !self.by_item.contains_key(&found) {
+            self.more += 1;
+            return;
+        }
+        let snapshots = self.by_item.entry(found).or_default();
         snapshots.extend(snapshot.map(|snapshot| snapshot.id.to_string()[..8].to_owned()));
     }
 
@@ -113,7 +123,13 @@ impl Findings {
                 message,
             }
         };
-        self.by_item.into_iter().map(|(found, snapshots)| name(found, snapshots)).collect()
+        let more = (self.more > 0).then(|| Problem {
+            kind: ProblemKind::Damaged,
+            item: "repository".into(),
+            message: format!("{} more findings, counted for each snapshot", self.more),
+        });
+        let named = self.by_item.into_iter().map(|(found, snapshots)| name(found, snapshots));
+        named.chain(more).collect()
     }
 }
 
@@ -144,7 +160,16 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
     let bad = match options.read_data {
         Some(share) => {
             let chosen = packs::choose(repository, &relied, share).await?;
-            packs::read(repository, &catalog, chosen, &mut report, &mut findings, run).await?
+            packs::read(
+                repository,
+                &catalog,
+                chosen,
+                options.limits.memory_bytes,
+                &mut report,
+                &mut findings,
+                run,
+            )
+            .await?
         }
         None => BadCopies::new(),
     };

@@ -18,8 +18,10 @@ use crate::repo::catalog::Catalog;
 use crate::repo::{Error, Repository};
 use crate::store::{self, ByteRange};
 
-/// Packs that are read at once; each is in memory whole (64 MiB).
+/// Packs that are read at once, where memory has room; each is in memory whole (64 MiB), and a sealed one twice while it is opened.
 const PACKS_AT_ONCE: usize = 2;
+/// What the program itself takes.
+const PROGRAM_BYTES: u64 = 32 << 20;
 
 /// What reading a pack came to.
 struct ReadPack {
@@ -59,16 +61,19 @@ pub(super) async fn read(
     repository: &Repository,
     catalog: &Catalog,
     chosen: Vec<PackId>,
+    memory_bytes: u64,
     report: &mut Report,
     findings: &mut Findings,
     run: &Run<'_>,
 ) -> anyhow::Result<BadCopies> {
     let bytes = chosen.iter().filter_map(|id| catalog.pack(*id)).map(|pack| pack.bytes).sum();
+    let largest = chosen.iter().filter_map(|id| catalog.pack(*id)).map(|pack| pack.bytes).max();
+    let at_once = at_once(memory_bytes, largest.unwrap_or(0), repository.info().sealed);
     run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
     let mut bad = BadCopies::new();
     let mut reads = stream::iter(chosen)
         .map(|id| read_pack(repository, id, catalog.pack(id).map_or(PACK_BYTES_MAX, |pack| pack.bytes)))
-        .buffer_unordered(PACKS_AT_ONCE);
+        .buffer_unordered(at_once);
     while let Some(read) = reads.try_next().await? {
         report.packs_read += 1;
         report.blobs_read += read.blobs;
@@ -95,6 +100,13 @@ pub(super) async fn read(
     }
     run.progress.done("read packs");
     Ok(bad)
+}
+
+/// So many that what they hold fits beside the index, which has a quarter; never less than one.
+fn at_once(memory_bytes: u64, largest_bytes: u64, is_sealed: bool) -> usize {
+    let each = largest_bytes.max(1) * if is_sealed { 2 } else { 1 };
+    let room = (memory_bytes / 4 * 3).saturating_sub(PROGRAM_BYTES);
+    usize::try_from(room / each).unwrap_or(PACKS_AT_ONCE).clamp(1, PACKS_AT_ONCE)
 }
 
 /// `bytes_max`: what the index says of its length.
@@ -163,6 +175,24 @@ fn check(object: &Bytes) -> Result<Checked, String> {
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packs_that_are_read_at_once_fit_the_memory() {
+        for (mebibytes, is_sealed, expected) in [
+            (96, false, 1),
+            (96, true, 1),
+            (256, false, 2),
+            (256, true, 1),
+            (512, true, 2),
+            (8192, false, 2),
+        ] {
+            assert_eq!(
+                at_once(mebibytes << 20, 65 << 20, is_sealed),
+                expected,
+                "{mebibytes} MiB, sealed: {is_sealed}"
+            );
+        }
+    }
 
     #[test]
     fn thirty_days_in_a_row_read_every_pack_once() {
