@@ -21,7 +21,7 @@ use crate::homeserver::{Home, digest, noise, without_one_time_keys};
 use crate::rig::{LIMITS, backup, init, listed, reopen, restore, restore_to, run, verify};
 use crate::tree::files;
 
-const GRACE_SECONDS: u64 = 6;
+const GRACE_SECONDS: u64 = 20;
 const WINDOW_SECONDS: u64 = 5;
 
 /// A repository with a short grace period.
