@@ -26,7 +26,7 @@ use crate::synapse::postgres::load::{Content, Load, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
 use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, plan, target};
 
-/// A window is not smaller: frames are 4 MiB, and one that two windows share is read twice.
+/// A window is not smaller: frames are 4 MiB, and what two windows share of one is carried from the first to the second.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
 
 /// Blobs that go through the pipe together: about its size.
