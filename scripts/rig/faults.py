@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -207,6 +208,14 @@ def damaged_objects(stage: Stage, sentences: Sentences) -> None:
                     _restores_no_wrong_byte(stage, truth)
             finally:
                 stage.minio.put(BUCKET, key, body)
+    with sentences(f"any one of {len(packs)} packs, deleted: no wrong byte is restored, and nothing is missing in silence"):
+        for key in packs:
+            body = stage.minio.get(BUCKET, key)
+            stage.minio.delete(BUCKET, key)
+            try:
+                _restores_no_wrong_byte(stage, truth)
+            finally:
+                stage.minio.put(BUCKET, key, body)
     with sentences("with the objects put back, verify finds nothing"):
         stage.tool.run("verify", "--read-data")
 
@@ -216,7 +225,7 @@ def _restores_no_wrong_byte(stage: Stage, truth: dict[str, str]) -> None:
     try:
         run: Run = stage.tool.run("restore", "latest", "--to", copy, "--database", "synapse=skip", expect=(0, 1, 3))
         written = _hashes(pathlib.Path(f"{copy}{stage.installation.root}"))
-        named = " ".join(run.problems())
+        named = " ".join([*run.problems(), *_of_lost_lists(stage, run)])
         wrong = [name for name, digest in written.items() if truth.get(name) != digest]
         check(not wrong, f"wrong bytes in {wrong[:5]}")
         if run.exit_code != 1:
@@ -226,6 +235,17 @@ def _restores_no_wrong_byte(stage: Stage, truth: dict[str, str]) -> None:
         check(run.exit_code != 0 or not run.problems(), "problems, and yet exit 0")
     finally:
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def _of_lost_lists(stage: Stage, run: Run) -> Iterator[str]:
+    """The files in lists of media that are lost: such a problem gives the first and how many there are, as nothing else can."""
+    media = sorted((path for path in (stage.installation.media_store).rglob("*") if path.is_file()), key=os.fsencode)
+    names = [_as_shown(f"media/{path.relative_to(stage.installation.media_store)}") for path in media]
+    for problem in run.report.get("problems", []):
+        told = re.match(r"the list of (\d+) media files from here on is lost", problem["message"])
+        if told:
+            first = names.index(problem["item"])
+            yield from names[first : first + int(told[1])]
 
 
 def _as_shown(name: str) -> str:
