@@ -81,7 +81,9 @@ def few(count: int, total_bytes: int, rounds: int, keep: bool) -> int:
                 contestant = _contestant(stage, kind, f"{kind.name}-{number}")
                 costs.setdefault((kind.name, "first backup"), []).append(_told(contestant, "first backup", contestant.backup()))
                 costs.setdefault((kind.name, "restore"), []).append(_told(contestant, "restore", _restore(stage, contestant, count)))
-                shutil.rmtree(stage.minio.data / contestant.bucket)
+            # Only now: for minutes after many files were deleted, ext4 is slow to make new ones (it passes over the inodes of late).
+            for old in (*stage.minio.data.glob(f"*-{number}"), *stage.ground.path.glob("restored-*")):
+                shutil.rmtree(old)
         for step, bound in (("first backup", FIRST_SHARE), ("restore", RESTORE_SHARE)):
             figures = (("wall time", lambda used: used.wall), ("CPU", lambda used: used.own_cpu + used.helper_cpu))
             for what, figure in figures:
@@ -135,10 +137,9 @@ def _night(stage: Bench, ours: Contestant, count: int, bounds: Bounds) -> None:
 
 
 def _restore(stage: Bench, contestant: Contestant, count: int) -> Usage:
-    folder = stage.ground.path / "restored"
+    folder = stage.ground.path / f"restored-{contestant.bucket}"
     used = contestant.restore(folder, "")
     files = sum(len(names) for _, _, names in os.walk(folder))
-    shutil.rmtree(folder)
     if files < count:
         raise RigError(f"{contestant.name}: {files} files were restored, there are {count}")
     return used
