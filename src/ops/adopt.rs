@@ -1,7 +1,8 @@
 //! `adopt`: make late snapshots count, as all are in a repository that was mirrored object by object (G4).
 //!
 //! Each is checked and committed as a backup commits (B4 to B6): written again under a fresh key with a `not_after` of now. The
-//! document, its id and its time stay as they were, byte by byte; the late original goes when it may be deleted.
+//! document, its id and its time stay as they were, byte by byte; the late original goes when it may be deleted. Every blob must be in a
+//! pack that is there and named for it by a segment: a mirror that is not whole is told of here, not by the next restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::items::stop_if_cancelled;
 use super::{Error, Limits, Run};
-use crate::format::snapshot::{Problem, ProblemKind};
+use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::format::{ObjectId, PackId};
 use crate::repo::Repository;
 use crate::repo::commit::{CheckFailed, commit_again};
@@ -61,6 +62,12 @@ pub async fn adopt(repository: &Repository, names: &[String], options: &Options,
     run.progress.stage("adopt", None, Some(chosen.len() as u64));
     let look = Holders::look(repository, survey_options(options));
     let mut holders = run.until_cancelled(async { look.await.context("load the index") }).await?;
+    let together: Vec<&Snapshot> = chosen.iter().map(|one| &one.snapshot).collect();
+    if let [_, _, ..] = together.as_slice() {
+        let walk = holders.walk_all(repository, &together);
+        run.until_cancelled(async { walk.await.context("look for what the snapshots need") })
+            .await?;
+    }
     for one in &chosen {
         stop_if_cancelled(run)?;
         match run.until_cancelled(adopt_one(repository, one, &mut holders)).await? {

@@ -11,7 +11,7 @@ use synapse_backup::format::snapshot::{self, Snapshot};
 use synapse_backup::format::{PackId, keys};
 use synapse_backup::ops::inspect::{self, SnapshotLine};
 use synapse_backup::ops::{self, Limits, adopt, copy, forget, hint_of, prune, retention, stats, tag};
-use synapse_backup::repo::{Ids, Repository, open, snapshots};
+use synapse_backup::repo::{Ids, Repository, catalog, open, snapshots};
 use synapse_backup::store::Store;
 use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
@@ -268,6 +268,66 @@ async fn what_no_segment_names_is_not_adopted_until_the_index_is_written_anew() 
     let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
     assert_eq!(report.adopted, [taken[0].id.to_string()]);
     assert_eq!(verify(&repository).await.problems, []);
+}
+
+/// Segments as compaction writes them: cut by blob id, so that each of the two names every pack.
+async fn cut_by_blob(memory: &Memory) -> [String; 2] {
+    let segments: Vec<_> = memory
+        .objects()
+        .into_iter()
+        .filter(|(key, _)| key.starts_with(keys::INDEX))
+        .collect();
+    let mut halves = [None, None];
+    for (key, object) in segments {
+        let segment = decode_segment(&object).unwrap();
+        for (half, upper) in [false, true].into_iter().enumerate() {
+            let mut part = segment.clone();
+            part.entries.retain(|entry| (entry.blob.id.as_bytes()[0] >= 0x80) == upper);
+            assert!(!part.entries.is_empty());
+            let new = keys::segment(Ids::random().object());
+            memory.put(&new, encode_segment(part).unwrap().into()).await.unwrap();
+            halves[half].get_or_insert(new);
+        }
+        memory.delete(&key).await.unwrap();
+    }
+    halves.map(Option::unwrap)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_lacks_one_segment_of_an_index_cut_by_blob_is_not_adopted() {
+    for nights in [[1].as_slice(), &[1, 2]] {
+        let memory = memory();
+        let repository = init_with_small_blobs(memory.clone()).await;
+        for night in nights {
+            backup(&repository, &mut Bytes::new(&noise(*night, 200_000))).await.unwrap();
+        }
+        let mirrored = mirror(&memory);
+        let [_, upper] = cut_by_blob(&mirrored).await;
+        let object = mirrored.objects()[&upper].clone();
+        mirrored.delete(&upper).await.unwrap();
+        let named = decode_segment(&object).unwrap().packs;
+        let repository = reopen(&mirrored).await;
+        let index = catalog::load(&repository, usize::MAX).await.unwrap();
+        assert!(
+            named.iter().all(|pack| index.pack(pack.id).unwrap().usable()),
+            "each pack is named and there"
+        );
+        let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await;
+        // The first night is in the first segment.
+        let whole = nights.len() - 1;
+        match report {
+            Ok(report) => assert_eq!((report.adopted.len(), report.problems.len()), (whole, 1), "{:?}", report.problems),
+            Err(refused) => {
+                assert_eq!(whole, 0);
+                assert!(refused.to_string().contains("in no pack that is there and indexed"), "{refused}");
+                assert!(hint_of(&refused).unwrap().contains("mirror it again"), "{refused}");
+            }
+        }
+        mirrored.put(&upper, object).await.unwrap();
+        let report = adopt::adopt(&repository, &[], &adopting(LIMITS), &run()).await.unwrap();
+        assert_eq!((report.adopted.len(), report.problems), (nights.len() - whole, vec![]));
+        assert_eq!(verify(&repository).await.problems, []);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

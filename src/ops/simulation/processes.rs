@@ -92,8 +92,8 @@ impl Role {
             Self::Adopt => &[
                 ("LIST snapshots/", 1),
                 ("HEAD repository.json", 1),
-                ("LIST condemned/", 2),
-                ("LIST packs/", 2),
+                ("LIST condemned/", 3),
+                ("LIST packs/", 3),
                 ("HEAD repository.json", 2),
                 ("PUT snapshots/", 1),
                 ("HEAD snapshots/", 1),

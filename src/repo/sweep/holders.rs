@@ -1,9 +1,9 @@
-//! Which packs hold what one snapshot needs, now: those that its document names, or where they are gone, whatever holds its
-//! blobs instead.
+//! Which packs hold what late snapshots need, now.
 //!
-//! A document names the packs of the day on which it was written. As long as all of them are there and indexed, nothing else is
-//! looked at. Else the snapshot is walked, and its blobs are merged with the lines of the index, both sorted in runs as a prune
-//! does it: so memory is bounded, whatever the size of the index.
+//! A document names the packs of the day on which it was written. That those are there is not enough: compaction cuts segments by
+//! blob, so where one of them is missing every pack may still be named by the others. So the snapshots are walked, all at once, since
+//! they share most of their lists, and their blobs are merged with the lines of the index, both sorted in runs as a prune does
+//! it: memory is bounded, whatever the size of the index. Where something is missing, each is walked by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -38,8 +38,9 @@ pub struct Holders {
     options: SurveyOptions,
     /// The packs that segments name; no blobs.
     named: Catalog,
-    /// Read when the packs that a document names do not do.
     index: Option<Index>,
+    /// Packs that hold what any of the snapshots needs, if nothing is missing.
+    all: Option<Held>,
 }
 
 /// Every line of the index, and what reads the lists.
@@ -58,6 +59,7 @@ impl Holders {
             options,
             named: catalog::load(repository, 0).await?,
             index: None,
+            all: None,
         })
     }
 
@@ -68,22 +70,32 @@ impl Holders {
         if has_changed {
             self.named = again;
             self.index = None;
+            self.all = None;
         }
         Ok(has_changed)
     }
 
-    /// What holds the blobs of this snapshot.
+    /// Walk all of these together. If nothing of them is missing, none needs to be walked by itself.
+    pub async fn walk_all(&mut self, repository: &Repository, snapshots: &[&Snapshot]) -> Result<()> {
+        let held = self.walked(repository, snapshots).await?;
+        self.all = (held.lost == 0).then_some(held);
+        Ok(())
+    }
+
+    /// What holds the blobs of this snapshot, and perhaps those of the others that were walked with it.
     pub async fn of(&mut self, repository: &Repository, snapshot: &Snapshot) -> Result<Held> {
-        let there = |id: &PackId| self.named.pack(*id).is_some_and(|pack| pack.present_bytes == Some(pack.bytes));
-        if snapshot.packs.iter().all(there) {
-            let packs = snapshot.packs.iter().copied().collect();
-            return Ok(Held { packs, lost: 0 });
+        match &self.all {
+            Some(all) => Ok(all.clone()),
+            None => self.walked(repository, &[snapshot]).await,
         }
+    }
+
+    async fn walked(&mut self, repository: &Repository, snapshots: &[&Snapshot]) -> Result<Held> {
         let index = match &self.index {
             Some(index) => index,
             None => self.index.insert(Index::read(repository, &self.options).await?),
         };
-        index.holders(snapshot, &self.options).await
+        index.holders(snapshots, &self.options).await
     }
 }
 
@@ -108,7 +120,7 @@ impl Index {
         })
     }
 
-    async fn holders(&self, snapshot: &Snapshot, options: &SurveyOptions) -> Result<Held> {
+    async fn holders(&self, snapshots: &[&Snapshot], options: &SurveyOptions) -> Result<Held> {
         let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
         let mut needed = Needed {
             blobs: Sorter::new(share, &options.spool_folder),
@@ -116,8 +128,10 @@ impl Index {
             folder: options.spool_folder.clone(),
         };
         let mut walk = Walk::new(options.memory_bytes / 16);
-        walk.begin(snapshot, &mut needed)?;
-        walk.finish(&self.reader, &mut needed).await?;
+        for snapshot in snapshots {
+            walk.begin(snapshot, &mut needed)?;
+            walk.finish(&self.reader, &mut needed).await?;
+        }
         let (lines, packs) = (Arc::clone(&self.lines), Arc::clone(&self.packs));
         let Needed { blobs, unreadable, folder } = needed;
         let mut held = blocking(&folder, move || join(&lines, &packs, &blobs.finish()?)).await?;
