@@ -229,7 +229,7 @@ fn awkward() -> Site {
              app_service_config_files:\n- app_service_1.yaml\n- ./bridges/two.yaml\n- \"with\\nnewline 'and' \\\"quotes\\\" é.yaml\"\n- missing.yaml\n\
              oidc_providers:\n- {idp_id: a, client_secret_path: @/etc/oidc.secret}\n- {idp_id: b, client_secret_jwt_key: {key_file: oidc.pem}, user_mapping_provider: {config: {extra: @/etc/mapping.json}}}\n\
              templates: {custom_template_directory: @/etc/templates}\nuser_consent: {template_dir: @/etc/not-a-directory, version: 1}\n\
-             modules:\n- module: my.Module\n  config: {list: [{rules: @/etc/rules.txt}], gone: @/etc/nothing, tool: /usr/bin/env, big: @/etc/big.bin, media: @/var/media/x, near: ./near.txt}\n\
+             modules:\n- module: my.Module\n  config: {list: [{rules: @/etc/rules.txt}], gone: @/etc/nothing, tool: /usr/bin/env, big: @/etc/big.bin, media: @/var/media/local_content/x, near: ./near.txt}\n\
              future: {brand_new_secret_path: @/etc/new.secret}\ntls_private_key_path: @/etc/fifo.pem\ntls_certificate_path: @/etc/link.pem\n\
              old_signing_keys: {'ed25519:old': {key: abc, expired_ts: 1767225600000}}\n",
         ),
@@ -248,7 +248,7 @@ fn awkward() -> Site {
         ("var/with\nnewline 'and' \"quotes\" é.yaml", "id: 3\n"),
         ("var/oidc.pem", "k"),
         ("var/near.txt", "near"),
-        ("var/media/x", "media"),
+        ("var/media/local_content/x", "media"),
         ("extra/mas/config.yaml", "a: !Ref x\n"),
         (
             "extra/w.yaml",
@@ -363,6 +363,31 @@ fn no_item_lies_below_a_saved_link() {
     ];
     assert_eq!(items, expected);
     assert_eq!(homeserver.findings, []);
+}
+
+#[test]
+fn what_is_no_media_is_saved_from_within_the_media_store() {
+    let site = Site::new(&[
+        (
+            "etc/homeserver.yaml",
+            "server_name: example.org\nsigning_key_path: @/data/key\nmedia_store_path: @/data\n\
+             templates: {custom_template_directory: @/data/templates}\ndatabase: {name: psycopg2, args: {database: synapse}}\n",
+        ),
+        ("data/key", KEY),
+        ("data/templates/base.html", "b"),
+        ("data/bridges/registration.yaml", "id: 1\n"),
+        ("data/local_content/aa/bb/cc", "media"),
+        ("data/url_cache/2026-01-01/a", "media"),
+    ]);
+    let mut options = site.options(&["etc/homeserver.yaml"]);
+    options.files = vec![site.at("data")];
+    let items = site.items(&discover(&options).unwrap()).join("\n");
+    for wanted in ["data/templates/base.html", "data/bridges/registration.yaml"] {
+        assert!(items.contains(wanted), "{wanted} is not in\n{items}");
+    }
+    for unwanted in ["local_content", "url_cache"] {
+        assert!(!items.contains(unwanted), "{unwanted} is in\n{items}");
+    }
 }
 
 #[test]

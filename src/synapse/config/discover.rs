@@ -12,6 +12,7 @@ use super::paths::{Paths, normalize};
 use super::table::{DATABASES, LIBPQ, Row, TABLE, What, is_no_path, select};
 use super::{databases, media};
 use crate::synapse::keys::{self, KEY_FILE_BYTES_MAX, SigningKey};
+use crate::synapse::media::MediaKind;
 use crate::synapse::yaml::{Kind, Mapping, Value, YAML_BYTES_MAX};
 use crate::synapse::{DatabaseConfig, Engine, Error, FileKind, FindingKind, Homeserver, MediaStore, OldSigningKey, ProviderKind, Role};
 
@@ -29,8 +30,9 @@ pub fn discover(options: &Options) -> Result<Homeserver, Error> {
     let databases = databases::read(&loaded.map, &paths, options.allow_sqlite)?;
     named_files(&loaded.map, "", &paths, &mut collector)?;
     let keys = signing_keys(&loaded, &paths, &mut collector)?;
-    home_files(options, &databases, &mut collector)?;
-    for path in guess::candidates(&loaded.map, &paths, options) {
+    let home = home(options, &media, &collector);
+    home_files(home.as_deref(), &databases, &mut collector)?;
+    for path in guess::candidates(&loaded.map, &paths, home.as_deref()) {
         collector.guess(&path, "the configuration")?;
     }
     workers(options, &loaded, &paths, &mut collector)?;
@@ -53,12 +55,16 @@ pub fn discover(options: &Options) -> Result<Homeserver, Error> {
     })
 }
 
-/// Media are saved as media, wherever else their directory may be named.
+/// Media are saved as media, wherever else their directory may be named. What else lies in it (the whole of `/data` may be
+/// the media store) is saved like anything else.
 fn exclude_media(media: &MediaStore, collector: &mut Collector) {
-    collector.exclude(&media.path);
-    for provider in &media.providers {
-        if let ProviderKind::FileSystem { directory } = &provider.kind {
-            collector.exclude(directory);
+    let directories = media.providers.iter().filter_map(|provider| match &provider.kind {
+        ProviderKind::FileSystem { directory } => Some(directory),
+        _ => None,
+    });
+    for root in directories.chain([&media.path]) {
+        for kind in MediaKind::ALL {
+            collector.exclude(&root.join(kind.folder()));
         }
     }
     if media.enable_local_media_storage && !media.path.is_dir() {
@@ -188,9 +194,27 @@ fn http_ports(map: &Mapping) -> Vec<u16> {
     listeners.iter().filter_map(port).collect()
 }
 
+/// The home directory of Synapse's user: ours, unless root runs this and Synapse is somebody else of this host. Whoever
+/// has the number of a container's user here is a stranger.
+fn home(options: &Options, media: &MediaStore, collector: &Collector) -> Option<PathBuf> {
+    let is_of_another = |uid: &u32| *uid != 0 && rustix::process::geteuid().is_root();
+    let key = || {
+        collector
+            .items()
+            .find(|file| file.role == Role::SigningKey)
+            .map(|file| file.owner.uid)
+    };
+    let of_media = media.owner.as_ref().map(|owner| owner.uid).filter(is_of_another);
+    match of_media.or_else(key).filter(is_of_another) {
+        Some(uid) if options.path_map.is_empty() => collector.owners().home(uid),
+        Some(_) => None,
+        None => options.home.clone(),
+    }
+}
+
 /// What libpq reads by itself from the home directory of Synapse's user.
-fn home_files(options: &Options, databases: &[DatabaseConfig], collector: &mut Collector) -> Result<(), Error> {
-    let Some(home) = options.home.as_deref().map(normalize) else {
+fn home_files(home: Option<&Path>, databases: &[DatabaseConfig], collector: &mut Collector) -> Result<(), Error> {
+    let Some(home) = home.map(normalize) else {
         return Ok(());
     };
     if !databases.iter().any(|database| matches!(database.engine, Engine::Postgres { .. })) {

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Options;
 use super::paths::{Paths, normalize};
 use super::table::{TABLE, select};
 use crate::synapse::yaml::{Kind, Mapping, Value};
@@ -49,7 +48,7 @@ pub(super) fn is_system(path: &Path) -> bool {
 }
 
 /// Candidates, as paths here. Whether they are regular files is for the caller to see.
-pub(super) fn candidates(map: &Mapping, paths: &Paths<'_>, options: &Options) -> Vec<PathBuf> {
+pub(super) fn candidates(map: &Mapping, paths: &Paths<'_>, home: Option<&Path>) -> Vec<PathBuf> {
     let mut texts = Vec::new();
     for pattern in FREE {
         for (_, value) in select(map, pattern) {
@@ -62,7 +61,7 @@ pub(super) fn candidates(map: &Mapping, paths: &Paths<'_>, options: &Options) ->
     }
     let mut found: Vec<PathBuf> = texts
         .into_iter()
-        .filter_map(|text| place(text, paths, options))
+        .filter_map(|text| place(text, paths, home))
         .filter(|path| !is_system(path))
         .collect();
     found.sort();
@@ -70,9 +69,9 @@ pub(super) fn candidates(map: &Mapping, paths: &Paths<'_>, options: &Options) ->
     found
 }
 
-fn place(text: &str, paths: &Paths<'_>, options: &Options) -> Option<PathBuf> {
+fn place(text: &str, paths: &Paths<'_>, home: Option<&Path>) -> Option<PathBuf> {
     match text.strip_prefix("~/") {
-        Some(rest) => options.home.as_ref().map(|home| normalize(&home.join(rest))),
+        Some(rest) => home.map(|home| normalize(&home.join(rest))),
         None => paths.resolve("", text).ok(),
     }
 }

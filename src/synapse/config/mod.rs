@@ -35,7 +35,8 @@ pub struct Options {
     pub path_map: Vec<(PathBuf, PathBuf)>,
     /// Further files and directories to save, on this host.
     pub files: Vec<PathBuf>,
-    /// The home directory of the user Synapse runs as, on this host: for libpq's own files and for `~/` in modules.
+    /// Our own home directory. It counts as that of the user Synapse runs as, for libpq's own files and for `~/` in modules,
+    /// unless root runs this and Synapse's files belong to another user of this host, whose home is in `/etc/passwd`.
     pub home: Option<PathBuf>,
     /// Go on when the homeserver uses `SQLite`; its databases are then named but cannot be saved.
     pub allow_sqlite: bool,

@@ -1,10 +1,11 @@
-//! Names of users and groups, from `/etc/passwd` and `/etc/group` of this host.
+//! Names of users and groups and homes of users, from `/etc/passwd` and `/etc/group` of this host.
 //!
 //! Users that only a directory service knows stay numbers; restore then goes by the number.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use super::load::read_bounded;
 use crate::synapse::Owner;
@@ -16,20 +17,27 @@ const BYTES_MAX: u64 = 16 << 20;
 pub(super) struct Owners {
     users: HashMap<u32, String>,
     groups: HashMap<u32, String>,
+    homes: HashMap<u32, String>,
 }
 
 impl Owners {
     /// Those of this host; empty where the files cannot be read.
     pub(super) fn of_this_host() -> Self {
-        let table = |path: &str| {
-            read_bounded(path.as_ref(), BYTES_MAX)
-                .map(|bytes| parse(&bytes))
-                .unwrap_or_default()
-        };
+        let table = |path: &str| read_bounded(path.as_ref(), BYTES_MAX).unwrap_or_default();
+        Self::of(&table("/etc/passwd"), &table("/etc/group"))
+    }
+
+    fn of(passwd: &[u8], group: &[u8]) -> Self {
         Self {
-            users: table("/etc/passwd"),
-            groups: table("/etc/group"),
+            users: parse(passwd, NAME),
+            groups: parse(group, NAME),
+            homes: parse(passwd, HOME),
         }
+    }
+
+    /// The home directory of a user, if it has one.
+    pub(super) fn home(&self, uid: u32) -> Option<PathBuf> {
+        self.homes.get(&uid).map(PathBuf::from).filter(|home| home.is_absolute())
     }
 
     /// Who owns what `metadata` describes.
@@ -44,18 +52,24 @@ impl Owners {
     }
 }
 
-/// `name:password:number:…` in each line; the first name of a number counts, as for the C library.
-fn parse(bytes: &[u8]) -> HashMap<u32, String> {
-    let mut names = HashMap::new();
+/// Fields of a line: `name:password:number:…`, of a user `name:password:number:group:comment:home:shell`.
+const NAME: usize = 0;
+const NUMBER: usize = 2;
+const HOME: usize = 5;
+
+/// A field by the number; the first line of a number that has a name counts, as for the C library.
+fn parse(bytes: &[u8], field: usize) -> HashMap<u32, String> {
+    let mut found = HashMap::new();
     for line in bytes.split(|&c| c == b'\n').filter_map(|line| std::str::from_utf8(line).ok()) {
-        let mut fields = line.split(':');
-        if let (Some(name), Some(number)) = (fields.next(), fields.nth(1).and_then(|number| number.parse().ok()))
-            && !name.is_empty()
+        let fields: Vec<&str> = line.split(':').collect();
+        let number = fields.get(NUMBER).and_then(|number| number.parse().ok());
+        if let (Some(number), Some(value)) = (number, fields.get(field))
+            && !fields[NAME].is_empty()
         {
-            names.entry(number).or_insert_with(|| name.to_owned());
+            found.entry(number).or_insert_with(|| (*value).to_owned());
         }
     }
-    names
+    found
 }
 
 #[cfg(test)]
@@ -64,9 +78,12 @@ mod tests {
 
     #[test]
     fn the_first_name_of_a_number_counts_and_broken_lines_do_not_matter() {
-        let names = parse(b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\n\n# comment\n+::::::\nbad\xff:x:7:\nsyn:x:991:\n");
-        assert_eq!(names.get(&0).map(String::as_str), Some("root"));
-        assert_eq!(names.get(&991).map(String::as_str), Some("syn"));
-        assert_eq!(names.len(), 2);
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\n\n# comment\n+::::::\nbad\xff:x:7:\nsyn:x:991:\nno:x:7:7::nowhere:\n";
+        let owners = Owners::of(passwd, b"");
+        assert_eq!(owners.users.get(&0).map(String::as_str), Some("root"));
+        assert_eq!(owners.users.get(&991).map(String::as_str), Some("syn"));
+        assert_eq!(owners.users.len(), 3);
+        assert_eq!(owners.home(0), Some(PathBuf::from("/root")));
+        assert_eq!((owners.home(991), owners.home(7), owners.home(8)), (None, None, None));
     }
 }
