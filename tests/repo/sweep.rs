@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use synapse_backup::format::keys;
+use synapse_backup::format::index::{Segment, SegmentEntry, SegmentPack};
+use synapse_backup::format::pack::BlobEntry;
 use synapse_backup::format::snapshot::{ProblemKind, Snapshot};
+use synapse_backup::format::{BlobId, PackKind, keys};
 use synapse_backup::ops;
 use synapse_backup::repo::sweep::{
     self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, StaleUpload, Survey, SurveyOptions, Why,
 };
+use synapse_backup::repo::writer::put_segment;
 use synapse_backup::repo::{Ids, Repository, open, snapshots};
 use synapse_backup::store::counters::Kind;
 use synapse_backup::store::memory::Memory;
@@ -51,6 +54,7 @@ async fn compact(repository: &Repository) -> Compacted {
         memory_bytes: 64 << 20,
         spool_folder: "/var/tmp".into(),
         segments_min: 8,
+        shrink: BTreeSet::new(),
     };
     sweep::compact(repository, &options).await.unwrap()
 }
@@ -305,6 +309,86 @@ async fn many_nights_leave_few_packs_and_segments_and_little_that_is_dead() {
     assert!(count_under(&memory, "index/") < 14, "{} segments", count_under(&memory, "index/"));
     assert!(requests.iter().skip(20).all(|count| *count < 200), "{requests:?}");
     assert!(read(&repository, "latest").await.unwrap() == bytes);
+}
+
+/// A large segment of a run that has ended: so many packs of some hundred blobs, which are names only. The first `gone` packs are
+/// not there.
+async fn large_segment(repository: &Repository, packs: u32, gone: u32) {
+    const BLOBS_OF_A_PACK: u32 = 500;
+    let mut segment = Segment {
+        run: repository.ids().object(),
+        packs: Vec::new(),
+        entries: Vec::new(),
+    };
+    for number in 0..packs {
+        let id = repository.ids().pack();
+        if number >= gone {
+            repository.store().put(&keys::pack(id), vec![0; 64].into()).await.unwrap();
+        }
+        segment.packs.push(SegmentPack {
+            id,
+            kind: PackKind::Database,
+            bytes: 64,
+        });
+        segment.entries.extend((0..BLOBS_OF_A_PACK).map(|blob| SegmentEntry {
+            pack: number,
+            blob: BlobEntry {
+                id: BlobId::of(&[number.to_le_bytes(), blob.to_le_bytes()].concat()),
+                frame_offset: 0,
+                frame_length: 60,
+                offset_in_frame: blob * 4_000,
+                raw_length: 4_000,
+            },
+        }));
+    }
+    put_segment(repository, segment).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_segment_shrinks_when_a_quarter_of_its_lines_is_dead() {
+    let prune = async |repository: &Repository| {
+        let options = ops::prune::Options {
+            dry_run: false,
+            keep: ops::retention::Keep::everything(),
+            yes_really: false,
+            repack_bytes_max: None,
+            storage_min: None,
+            versions: None,
+            spool_folder: "/var/tmp".into(),
+            // A fifth of the lines fits.
+            limits: ops::Limits {
+                memory_bytes: 56 << 20,
+                ..crate::rig::LIMITS
+            },
+        };
+        ops::prune::prune(repository, &options, &run()).await.unwrap().compacted.unwrap()
+    };
+    for (gone, shrinks) in [(0, false), (36, false), (54, true), (180, true)] {
+        let memory = memory();
+        let repository = init(memory.clone()).await;
+        large_segment(&repository, 180, gone).await;
+        let before = memory.objects();
+        let compacted = prune(&repository).await;
+        assert_eq!(compacted, Compacted::default(), "its run may be at work");
+        days(&memory, 2);
+        let compacted = prune(&repository).await;
+        let after = synapse_backup::repo::catalog::load(&repository, 64 << 20).await.unwrap();
+        if !shrinks {
+            assert_eq!(compacted, Compacted::default(), "{gone} packs are gone");
+            assert!(
+                before
+                    .keys()
+                    .filter(|key| key.starts_with("index/"))
+                    .all(|key| memory.objects().contains_key(key))
+            );
+            continue;
+        }
+        let lines = u64::from(180 - gone) * 500;
+        assert_eq!((compacted.merged, compacted.lines), (1, lines), "{gone} packs are gone");
+        assert_eq!((after.len() as u64, after.packs().len()), (lines, 180 - gone as usize));
+        assert!(after.packs().iter().all(|pack| pack.present_bytes.is_some()));
+        assert_eq!(prune(&repository).await, Compacted::default(), "there is nothing left to do");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,11 +122,13 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     }
     forget::forget(repository, &verdicts.keys, run).await?;
     let applied = apply(repository, &report.plan, &survey, options, run).await?;
+    let shrink = survey.segments.iter().filter(|segment| segment.shrinks);
+    let shrink = shrink.map(|segment| segment.key.clone()).collect();
     // What is known of the blobs to be moved takes room that the index needs now.
     drop(survey);
     report.problems.extend(problems(&applied));
     report.applied = Some(applied);
-    report.compacted = Some(compact(repository, options, run).await?);
+    report.compacted = Some(compact(repository, shrink, options, run).await?);
     report.versions = versions(repository, options, run).await?;
     Ok(report)
 }
@@ -226,12 +228,13 @@ async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, options: &
 }
 
 /// C1 to C4.
-async fn compact(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Compacted> {
+async fn compact(repository: &Repository, shrink: BTreeSet<String>, options: &Options, run: &Run<'_>) -> anyhow::Result<Compacted> {
     run.progress.stage("index", None, None);
     let compact_options = CompactOptions {
         memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
         spool_folder: options.spool_folder.clone(),
         segments_min: SEGMENTS_MIN,
+        shrink,
     };
     let compacted = run.until_cancelled(sweep::compact(repository, &compact_options)).await;
     run.progress.done("index");

@@ -232,6 +232,7 @@ async fn compact(repository: &Repository) -> anyhow::Result<Ended> {
         memory_bytes: MEMORY_BYTES,
         spool_folder: PathBuf::new(),
         segments_min: 2,
+        shrink: std::collections::BTreeSet::new(),
     };
     let compacted = sweep::compact(repository, &options).await?;
     Ok(Ended::Done(format!("{} segments into {}", compacted.merged, compacted.written)))

@@ -1,9 +1,9 @@
 //! C1 to C4: many small index segments into few, so that a nightly run reads few.
 //!
-//! Segments of runs that may still be at work stay as they are, and so do large ones: merging them again and again would cost
-//! more than it gives. New segments are cut by blob id and hold no line whose pack is gone.
+//! Segments of runs that may still be at work stay as they are, and so do large ones, until a quarter of their lines is dead: merging
+//! them again and again would cost more than it gives. New segments are cut by blob id and hold no line whose pack is gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
@@ -25,8 +25,8 @@ use crate::repo::bugs::{Bug, planted};
 
 /// A new segment is cut at this size: small enough to be read whole in little memory.
 const SEGMENT_BYTES: usize = 8 << 20;
-/// Segments from this size on are left alone.
-const LARGE_BYTES: u64 = SEGMENT_BYTES as u64 / 2;
+/// Segments from this size on are left alone, until they shrink.
+pub(super) const LARGE_BYTES: u64 = SEGMENT_BYTES as u64 / 2;
 
 /// What compaction is told.
 #[derive(Debug, Clone)]
@@ -35,8 +35,10 @@ pub struct CompactOptions {
     pub memory_bytes: u64,
     /// Where lines are spooled that do not fit.
     pub spool_folder: PathBuf,
-    /// Merge when there are at least so many small segments.
+    /// Merge small segments when there are at least so many.
     pub segments_min: usize,
+    /// Keys of large segments that are to be written without their dead lines.
+    pub shrink: BTreeSet<String>,
 }
 
 /// What was done.
@@ -57,11 +59,12 @@ struct Read {
     keys: Vec<String>,
 }
 
-/// Merge small segments, if there are enough of them.
+/// Merge small segments, if there are enough of them, and shrink large ones.
 pub async fn compact(repository: &Repository, options: &CompactOptions) -> Result<Compacted> {
-    let Some(busy) = busy_runs(repository, options).await? else {
+    let Some(Merge { busy, is_small_too }) = what_to_merge(repository, options).await? else {
         return Ok(Compacted::default());
     };
+    let shrinks = |key: &str| options.shrink.contains(key);
     let share = usize::try_from(options.memory_bytes / 8).unwrap_or(usize::MAX);
     let begin = || Read {
         catalog: Catalog::default(),
@@ -77,7 +80,7 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
     // C1: load the index. (Lines that stay where they are need not be read.)
     let read = each_segment(
         repository,
-        |object| object.bytes < LARGE_BYTES,
+        |object| shrinks(&object.key) || is_small_too && object.bytes < LARGE_BYTES,
         begin,
         |read, listed, segment| {
             // One that is damaged stays: nobody knows what it names.
@@ -97,7 +100,7 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
         },
     )
     .await?;
-    if read.keys.len() < options.segments_min.max(2) {
+    if read.keys.len() < options.segments_min.max(2) && !read.keys.iter().any(|key| shrinks(key)) {
         return Ok(Compacted::default());
     }
     // C2: then LIST packs/.
@@ -143,8 +146,16 @@ async fn mistaken(repository: &Repository, mut keys: Vec<String>) -> Result<Vec<
     Ok(keys)
 }
 
-/// The runs that wrote a segment within the grace period; `None` if there is nothing to merge in any case.
-async fn busy_runs(repository: &Repository, options: &CompactOptions) -> Result<Option<HashSet<ObjectId>>> {
+/// What is to be merged.
+struct Merge {
+    /// The runs that wrote a segment within the grace period: their segments stay.
+    busy: HashSet<ObjectId>,
+    /// There are enough small segments.
+    is_small_too: bool,
+}
+
+/// `None` if there is nothing to merge in any case.
+async fn what_to_merge(repository: &Repository, options: &CompactOptions) -> Result<Option<Merge>> {
     let now = repository.date().await?;
     let grace = SignedDuration::from_secs(i64::try_from(repository.info().grace_seconds).unwrap_or(i64::MAX));
     let mut small = 0;
@@ -156,10 +167,11 @@ async fn busy_runs(repository: &Repository, options: &CompactOptions) -> Result<
         }
     })
     .await?;
-    if small < options.segments_min.max(2) {
+    let is_small_too = small >= options.segments_min.max(2);
+    if !is_small_too && options.shrink.is_empty() {
         return Ok(None);
     }
-    let runs = each_segment(
+    let busy = each_segment(
         repository,
         |object| recent.contains(&object.key),
         HashSet::new,
@@ -169,7 +181,7 @@ async fn busy_runs(repository: &Repository, options: &CompactOptions) -> Result<
         },
     )
     .await?;
-    Ok(Some(runs))
+    Ok(Some(Merge { busy, is_small_too }))
 }
 
 async fn write(

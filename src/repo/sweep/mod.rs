@@ -158,6 +158,10 @@ pub struct SeenSegment {
     pub last_modified: Timestamp,
     /// Length of the object.
     pub bytes: u64,
+    /// Of a large one: where the packs of a few of its lines stand, taken evenly.
+    sample: Vec<u32>,
+    /// It is large, and so many of its lines name packs that are gone that it is worth to be written without them.
+    pub shrinks: bool,
 }
 
 /// Live blobs of listed snapshots that are in no present, indexed pack.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::compact::LARGE_BYTES;
 use super::live::{Followed, blocking, concerned, read_snapshots};
 use super::rows::{LINE_BYTES, Line};
 use super::sorter::Sorter;
@@ -27,6 +28,11 @@ use crate::store::{self, Listed};
 const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(1);
 /// So many objects that are not ours are named; all are counted.
 const FOREIGN_NAMED_MAX: usize = 1000;
+
+/// So many lines of a large segment stand for all of them.
+const LINES_SAMPLED: usize = 1024;
+/// A large segment is written anew when one line in so many is dead.
+const DEAD_LINES: usize = 4;
 
 /// A scratch file that could not be written or read.
 pub(super) fn spooled(folder: &Path, source: io::Error) -> Error {
@@ -78,6 +84,7 @@ pub async fn survey(repository: &Repository, options: &SurveyOptions) -> Result<
     .await?;
     presence.date = Some(date);
     presence.condemned.extend(markers.keys().copied());
+    index.note_dead(&presence);
     let rest = read_rest(repository, now, grace, &ids).await?;
 
     let mut packs = index.packs(&presence, &landed, &markers, now, grace);
@@ -214,9 +221,19 @@ impl Index {
             *last = listed.last_modified.max(*last);
             self.named.extend(ordinals.iter().map(|ordinal| (*ordinal, segment.run)));
         }
-        for entry in segment.entries() {
+        // Lines stand in the order of hashes, so every so manyth is as good as chance.
+        let step = if listed.bytes < LARGE_BYTES {
+            usize::MAX
+        } else {
+            segment.len().div_ceil(LINES_SAMPLED)
+        };
+        let mut sample = Vec::new();
+        for (at, entry) in (1..).zip(segment.entries()) {
             let entry = entry?;
             let pack = ordinals[entry.pack as usize];
+            if at % step.max(1) == 0 {
+                sample.push(pack);
+            }
             if let Err(error) = self.lines.push(Line { pack, blob: entry.blob }.encode()) {
                 return Ok(Err(error));
             }
@@ -225,8 +242,20 @@ impl Index {
             key: listed.key.clone(),
             last_modified: listed.last_modified,
             bytes: listed.bytes,
+            sample,
+            shrinks: false,
         });
         Ok(Ok(()))
+    }
+
+    /// Which large segments are worth to be written anew.
+    fn note_dead(&mut self, presence: &Presence) {
+        let packs = self.catalog.packs();
+        for segment in &mut self.segments {
+            let sample = std::mem::take(&mut segment.sample);
+            let is_dead = |at: &&u32| !presence.packs.contains_key(&packs[**at as usize].id);
+            segment.shrinks = !sample.is_empty() && sample.iter().filter(is_dead).count() * DEAD_LINES >= sample.len();
+        }
     }
 
     /// The places of packs that a segment of this run names.
