@@ -23,6 +23,8 @@ mod damage;
 mod faults;
 #[path = "repo/figures.rs"]
 mod figures;
+#[path = "repo/flood.rs"]
+mod flood;
 #[path = "repo/keys_cli.rs"]
 mod keys_cli;
 #[path = "repo/later.rs"]

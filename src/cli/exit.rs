@@ -132,6 +132,8 @@ pub(super) fn of_outcome(outcome: &Outcome) -> u8 {
         Outcome::Copied { report, .. } => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Snapshots(report) => found(report.problems.is_empty(), FAILED),
         Outcome::Verified(report) => found(report.problems.is_empty(), FAILED),
+        // The dry run of what would fail.
+        Outcome::Pruned(report) if !report.stopped_by.is_empty() => FAILED,
         Outcome::Pruned(report) => found(report.problems.is_empty(), PROBLEMS),
         Outcome::Drilled(report) => found(report.passed, FAILED),
         Outcome::Examined(report) => {

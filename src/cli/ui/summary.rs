@@ -109,6 +109,9 @@ pub(crate) fn summary(outcome: &Outcome, totals: &Totals, time: Duration, proble
         out.clear();
     }
     list_problems(&mut out, problems, total, more.as_deref(), colour);
+    if let Outcome::Pruned(report) = outcome {
+        prune::stopped_by(&mut out, &report.stopped_by, colour);
+    }
     if let (Outcome::Restored { report, .. }, false) = (outcome, problems_only) {
         steps(&mut out, "what to do first", &report.first_steps, colour);
         steps(&mut out, "what to do next", &report.next_steps, colour);

@@ -1,7 +1,7 @@
 //! P0: which snapshots the policy lets go, why the others stay, and taking those away.
 //!
 //! Before anything goes, the signs are looked for that somebody drives out what is good; they stop a policy, not a person
-//! who has looked (`--yes-really`).
+//! who has looked (`--yes-really`), and not a dry run, by which he looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::format::ObjectId;
-use crate::ops::retention::{Keep, Reason, candidates, decide, floods};
+use crate::ops::retention::{Flood, Keep, Reason, candidates, decide, floods};
 use crate::ops::{Error, Run};
 use crate::repo::snapshots::{self, Loaded};
 use crate::repo::{Repository, tags};
@@ -33,11 +33,22 @@ pub struct Judged {
     pub reasons: Vec<Reason>,
 }
 
+/// Why the policy stops until somebody has looked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sign {
+    /// What is there that should not be.
+    pub message: String,
+    /// What to look at.
+    pub hint: String,
+}
+
 /// The verdicts, oldest first and behind them what is not authentic, and the objects of those that go.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     pub(super) judged: Vec<Judged>,
     pub(super) keys: BTreeSet<String>,
+    /// What stops the policy, worst first; nothing where a person has looked.
+    pub(super) signs: Vec<Sign>,
     /// Documents that the survey need not read again.
     pub(super) known: BTreeMap<String, Loaded>,
 }
@@ -45,7 +56,7 @@ pub(super) struct Verdicts {
 /// Documents that are kept for the survey: those of any usual retention. A document is some tens of kilobytes.
 const KNOWN_MAX: usize = 64;
 
-/// Decide. Fails where a sign says that the policy would do harm, or what there is cannot be read.
+/// Decide. Fails where what there is cannot be read.
 pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool) -> anyhow::Result<Verdicts> {
     let (mut loaded, damaged) = snapshots::load_all(repository).await.context("load the snapshots")?;
     if let Some((key, error)) = damaged.into_iter().next() {
@@ -68,9 +79,11 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
         .partition(|one| repository.doubt(one).is_none());
     let candidates = candidates(&believed);
     let verdicts = decide(&candidates, keep);
-    if !yes_really && let Some(sign) = floods(&candidates, &verdicts, repository.date().await?).first() {
-        return Err(Error::failed(sign.message(), sign.hint()).into());
-    }
+    let signs = if yes_really {
+        Vec::new()
+    } else {
+        floods(&candidates, &verdicts, repository.date().await?)
+    };
     let by_id: BTreeMap<ObjectId, _> = candidates.iter().map(|one| (one.id, one)).collect();
     let goes: BTreeSet<ObjectId> = verdicts.iter().filter(|one| one.is_forgotten()).map(|one| one.id).collect();
     let judged = verdicts.into_iter().filter_map(|verdict| {
@@ -92,8 +105,18 @@ pub(super) async fn judge(repository: &Repository, keep: &Keep, yes_really: bool
             .filter(|(id, _)| goes.contains(id))
             .map(|(_, key)| key)
             .collect(),
+        signs: signs.iter().map(Sign::of).collect(),
         known,
     })
+}
+
+impl Sign {
+    fn of(flood: &Flood) -> Self {
+        Self {
+            message: flood.message(),
+            hint: flood.hint(),
+        }
+    }
 }
 
 fn not_authentic(one: &Loaded) -> Judged {

@@ -24,7 +24,7 @@ use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted,
 mod forget;
 mod price;
 
-pub use forget::Judged;
+pub use forget::{Judged, Sign};
 pub use price::{PriceHint, StorageMin};
 
 /// Small index segments are merged when there are so many.
@@ -58,6 +58,9 @@ pub struct Report {
     pub dry_run: bool,
     /// The snapshots, oldest first, each with what becomes of it.
     pub snapshots: Vec<Judged>,
+    /// Signs that the policy would let go of what is good; only a dry run goes on to tell them, all others end there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stopped_by: Vec<Sign>,
     /// What there is.
     pub totals: Totals,
     /// What was to be done.
@@ -104,10 +107,14 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let verdicts = run
         .until_cancelled(forget::judge(repository, &options.keep, options.yes_really))
         .await?;
+    if let (Some(sign), false) = (verdicts.signs.first(), options.dry_run) {
+        return Err(Error::failed(sign.message.clone(), sign.hint.clone()).into());
+    }
     let (survey, plan) = look(repository, options, verdicts.keys.clone(), verdicts.known, run).await?;
     let mut report = Report {
         dry_run: options.dry_run,
         snapshots: verdicts.judged,
+        stopped_by: verdicts.signs,
         totals: totals(&survey),
         price: options.storage_min.clone().map(|minimum| price::hint(&plan, minimum)),
         plan,

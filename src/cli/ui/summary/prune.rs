@@ -97,6 +97,21 @@ fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {
     }
 }
 
+/// Why the prune that this was a dry run of would do nothing.
+pub(super) fn stopped_by(out: &mut String, signs: &[prune::Sign], colour: bool) {
+    if signs.is_empty() {
+        return;
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let heading = "nothing of this is done without --yes-really";
+    let _ = writeln!(out, "{}", Colour::Red.paint(heading, colour));
+    for sign in signs {
+        let _ = writeln!(out, "  {}\n    {}", escaped(&sign.message), escaped(&sign.hint));
+    }
+}
+
 fn packs(number: usize) -> String {
     counted(number as u64, "pack")
 }
