@@ -200,6 +200,8 @@ async fn the_password_file_is_that_of_the_user_of_synapse() {
 async fn each_refusal_has_its_hint_and_comes_at_once() {
     let cluster = shared();
     let user = cluster.role("refused", "right");
+    let crowded = cluster.role("crowded", "right");
+    cluster.psql("postgres", &format!("ALTER ROLE {crowded} CONNECTION LIMIT 0"));
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -214,6 +216,7 @@ async fn each_refusal_has_its_hint_and_comes_at_once() {
             "check user and password",
         ),
         (tcp("no such", &user, "right"), "does not exist", "--create-database"),
+        (tcp("postgres", &crowded, "right"), "too many connections", "CONNECTION LIMIT"),
         (
             connect(&[("user", "x"), ("host", "127.0.0.1"), ("port", &closed)]),
             "Connection refused",

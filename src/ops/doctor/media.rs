@@ -40,7 +40,7 @@ pub(super) async fn check_media(homeserver: &Homeserver, report: &mut Report) {
                     ),
                 ),
                 Err(error) => {
-                    let error = anyhow::Error::from(error).context(format!("the media bucket {}", s3.bucket));
+                    let error = anyhow::Error::from(error).context(format!("the media bucket {} of homeserver.yaml", s3.bucket));
                     report.error(PROVIDER, &error);
                 }
             },

@@ -295,7 +295,7 @@ impl Error {
 }
 
 fn connect_hint(message: &str) -> Option<String> {
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 10] = [
         (
             &["no password supplied", "password authentication failed"],
             "check user and password (args.password, passfile, PGPASSFILE), and that the role is there",
@@ -311,6 +311,14 @@ fn connect_hint(message: &str) -> Option<String> {
         (
             &["unsupported startup parameter", "pgbouncer"],
             "this looks like pgbouncer: connect to PostgreSQL itself",
+        ),
+        (
+            &["too many connections", "too many clients", "remaining connection slots"],
+            "wait for others to end, or raise the limit: `max_connections`, ALTER ROLE or ALTER DATABASE … CONNECTION LIMIT",
+        ),
+        (
+            &["starting up", "shutting down", "in recovery mode"],
+            "the server is about to start or to stop: run again when it is up",
         ),
         (
             &["no pg_hba.conf entry"],
