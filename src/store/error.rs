@@ -139,8 +139,8 @@ fn right(action: &str) -> &'static str {
         "LIST" => "allow s3:ListBucket on the bucket",
         "DELETE" => "allow s3:DeleteObject on the objects",
         "ABORT" => "allow s3:AbortMultipartUpload on the objects",
-        "COPY" => "allow s3:GetObject and s3:PutObject on the objects",
-        _ => "allow s3:PutObject on the objects",
+        "COPY" => "allow s3:GetObject and s3:PutObject on the objects (and s3:PutObjectRetention, where `object_lock` is set)",
+        _ => "allow s3:PutObject on the objects (and s3:PutObjectRetention, where `object_lock` is set)",
     }
 }
 
