@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import postgres
 from ground import ROOT, Ground, RigError
 from homeserver import Installation
-from minio import Minio
+from s3 import S3
 
 TOOL_SECONDS = 900
 
@@ -30,8 +30,8 @@ def binary() -> pathlib.Path:
     return ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target") / "release" / "synapse-backup"
 
 
-def settings(minio: Minio, installation: Installation, repository: str, more: str = "") -> str:
-    """The settings file for an installation and a repository in MinIO."""
+def settings(minio: S3, installation: Installation, repository: str, more: str = "") -> str:
+    """The settings file for an installation and a repository in a store."""
     return (
         f"repository: {repository}\n"
         f"s3: {{endpoint: '{minio.url}', region: us-east-1, path_style: true}}\n"
@@ -73,7 +73,7 @@ class Run:
 class Tool:
     """The binary with its settings file and credentials."""
 
-    def __init__(self, ground: Ground, minio: Minio, config: str, name: str = "tool") -> None:
+    def __init__(self, ground: Ground, minio: S3, config: str, name: str = "tool") -> None:
         self.ground, self.name = ground, name
         self.binary = binary()
         if not self.binary.exists():

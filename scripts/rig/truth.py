@@ -15,7 +15,7 @@ import threading
 from compare import lost, tree
 from ground import Ground, RigError
 from homeserver import Installation
-from minio import Minio
+from s3 import S3
 from postgres import Postgres
 from tool import Run, Tool
 
@@ -23,7 +23,7 @@ KEY = "matrix/repository.json"
 NEVER_TRAVEL = ("e2e_one_time_keys_json",)
 
 
-def hasten(minio: Minio, bucket: str, grace: int, window: int) -> None:
+def hasten(minio: S3, bucket: str, grace: int, window: int) -> None:
     """Rewrites repository.json of an empty repository, so that what is marked may go after some seconds."""
     info = json.loads(minio.get(bucket, KEY))
     info["grace_seconds"], info["window_seconds"] = grace, window
