@@ -1,6 +1,6 @@
 """Command line of the rig; scripts/demo, scripts/e2e and scripts/bench call it with the Python of Synapse's venv.
 
-    python scripts/rig demo | e2e | bench | media-million | media-4g | sealed | days | nights | together | serve
+    python scripts/rig demo | e2e | seaweedfs | bench | media-million | media-4g | sealed | days | nights | together | serve
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ def main() -> int:
     """Reads the arguments, runs one verb, turns its errors into one line and an exit code."""
     parser = argparse.ArgumentParser(prog="rig", description="Real servers for the demo, the end-to-end test and the benchmarks")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, text in (("demo", "back up, destroy, restore"), ("e2e", "the end-to-end test"), ("serve", "start everything and wait")):
+    stages = {
+        "demo": "back up, destroy, restore",
+        "e2e": "the end-to-end test",
+        "seaweedfs": "the same promises beside another store",
+        "serve": "start everything and wait",
+    }
+    for name, text in stages.items():
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--messages", type=int, default=120, help="messages on the first day")
         verb.add_argument("--files", type=int, default=40, help="media on the first day")
@@ -73,6 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
         from e2e import e2e
 
         return e2e(arguments.messages, arguments.files, arguments.keep)
+    elif arguments.verb == "seaweedfs":
+        from seaweedfs import seaweedfs
+
+        return seaweedfs(arguments.messages, arguments.files, arguments.keep)
     elif arguments.verb == "bench":
         from bench import bench
 
