@@ -15,6 +15,7 @@ use crate::format::{BLOB_BYTES_MAX, BlobId, PackKind};
 use crate::repo::writer::Writer;
 use crate::store::counters::Counters;
 use crate::store::s3::{self, AccessKey, CustomerKey, S3Options};
+use crate::store::wrappers::Limit;
 use crate::store::{ByteRange, Error, Store};
 use crate::synapse::{Homeserver, ProviderKind, S3Provider};
 
@@ -31,15 +32,15 @@ pub(super) struct Offsite {
 /// So many objects in a row that are not given are the bucket's fault, and end the run: each takes minutes of trying again.
 const FAILURES_MAX: u32 = 10;
 
-/// Open every S3 provider of the homeserver. Nothing is asked of it yet.
-pub(super) async fn open(homeserver: &Homeserver) -> anyhow::Result<Vec<Offsite>> {
+/// Open every S3 provider of the homeserver, each for so many requests at once. Nothing is asked of it yet.
+pub(super) async fn open(homeserver: &Homeserver, connections: usize) -> anyhow::Result<Vec<Offsite>> {
     let mut opened = Vec::new();
     for provider in &homeserver.media.providers {
         if let ProviderKind::S3(s3) = &provider.kind {
             let store = s3::open(options(s3), Arc::new(Counters::default())).await;
             let store = store.with_context(|| format!("open the media bucket {}", s3.bucket))?;
             opened.push(Offsite {
-                store,
+                store: Arc::new(Limit::new(store, connections)),
                 prefix: s3.prefix.clone(),
                 sealed: s3.sse_customer_key.is_some(),
                 failures: Arc::default(),
