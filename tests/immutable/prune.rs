@@ -66,7 +66,7 @@ async fn all_is_dead(bucket: &Bucket) -> (usize, Report) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_gives_the_bytes_of_old_versions_back() {
-    let (left, report) = all_is_dead(&Bucket::versioned().await).await;
+    let (left, report) = Box::pin(all_is_dead(&Bucket::versioned().await)).await;
     assert_eq!(left, 0);
     assert_eq!(report.versions.unwrap().held, 0);
 }
@@ -77,7 +77,7 @@ async fn a_prune_under_object_lock_keeps_what_is_held_and_tells_it() {
         mode: LockMode::Compliance,
         days: 4,
     };
-    let (left, report) = all_is_dead(&Bucket::locked(lock).await).await;
+    let (left, report) = Box::pin(all_is_dead(&Bucket::locked(lock).await)).await;
     assert!(left > 0, "versions of packs are held");
     let versions = report.versions.unwrap();
     assert!(versions.held >= left as u64, "{left} {versions:?}");
