@@ -106,14 +106,16 @@ async fn a_policy_stops_at_a_sign_shows_its_plan_and_goes_on_when_told() {
         bytes: USUAL / 3,
         ..night(0)
     };
-    for (keep, story, wanted) in [
-        ("3", [nights(4), vec![night(-48)]].concat(), "is from the future"),
+    for (keep, story, signs, wanted) in [
+        ("3", [nights(4), vec![night(-48)]].concat(), 1, "is from the future"),
+        ("3", [nights(8), vec![night(-48)]].concat(), 2, "is from the future"),
         (
             "4",
             [nights(4), vec![small]].concat(),
+            1,
             "the newest of `example.org`, has only 33 % of the bytes",
         ),
-        ("3", nights(8), "5 of 8 snapshots of `example.org` would be forgotten at once"),
+        ("3", nights(8), 1, "5 of 8 snapshots of `example.org` would be forgotten at once"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let taken = repository_with(folder.path(), &story).await;
@@ -132,7 +134,10 @@ async fn a_policy_stops_at_a_sign_shows_its_plan_and_goes_on_when_told() {
         let (code, looked) = call(folder.path(), &dry);
         assert_eq!((code, &looked["error"]), (1, &Value::Null), "{wanted}");
         assert_eq!(looked["stopped_by"][0]["message"], message, "{wanted}");
+        assert_eq!(looked["stopped_by"].as_array().unwrap().len(), signs, "{wanted}");
+        assert_eq!(hint.contains("names 1 more"), signs == 2, "{hint}");
         let read = shown(folder.path(), &dry);
+        let hint = looked["stopped_by"][0]["hint"].as_str().unwrap();
         for words in ["nothing of this is done without --yes-really", message, hint] {
             assert!(read.contains(words), "{read}");
         }

@@ -119,6 +119,19 @@ impl Sign {
     }
 }
 
+/// One yes goes past all signs, so whoever is told of the worst hears that there are others.
+pub(super) fn stop(signs: &[Sign]) -> Option<Error> {
+    let (worst, others) = signs.split_first()?;
+    let hint = match others.len() {
+        0 => worst.hint.clone(),
+        number => format!(
+            "{}, after you have looked at the rest: `synapse-backup prune --dry-run` names {number} more",
+            worst.hint
+        ),
+    };
+    Some(Error::failed(worst.message.clone(), hint))
+}
+
 fn not_authentic(one: &Loaded) -> Judged {
     Judged {
         id: one.snapshot.id,

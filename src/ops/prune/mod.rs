@@ -107,8 +107,8 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     let verdicts = run
         .until_cancelled(forget::judge(repository, &options.keep, options.yes_really))
         .await?;
-    if let (Some(sign), false) = (verdicts.signs.first(), options.dry_run) {
-        return Err(Error::failed(sign.message.clone(), sign.hint.clone()).into());
+    if let (Some(stop), false) = (forget::stop(&verdicts.signs), options.dry_run) {
+        return Err(stop.into());
     }
     let (survey, plan) = look(repository, options, verdicts.keys.clone(), verdicts.known, run).await?;
     let mut report = Report {
