@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 from compare import lost, tree
 from e2e import ONE_TIME_KEYS, Abort, Sentences, check
@@ -28,9 +29,9 @@ from story import Story
 from tool import Tool, settings
 from truth import hasten
 
-PLAIN, SECOND, LOCKED = "offsite", "second", "locked"
+PLAIN, SECOND, LOCKED, OWNED = "offsite", "second", "locked", "owned"
 ROLES = ("writer", "pruner", "reader")
-GRACE_SECONDS, WINDOW_SECONDS = 6, 4
+GRACE_SECONDS, WINDOW_SECONDS = 10, 8
 BYPASS = {"x-amz-bypass-governance-retention": "true"}
 
 
@@ -77,6 +78,7 @@ def seaweedfs(messages: int, files: int, keep: bool) -> int:
             a_repository(play, sentences)
             a_prune(play, sentences)
             a_thief(play, sentences)
+            an_owner(play, sentences)
         if sentences.failed:
             ground.keep = True
     print(f"{sentences.passed} passed, {sentences.failed} failed")
@@ -98,11 +100,20 @@ class Play:
         self.generator.media(40)  # so that packs are sent in parts
         for bucket in (PLAIN, SECOND):
             self.store.make_bucket(bucket)
-        self.store.make_bucket(LOCKED, lock=True)
+        for bucket in (LOCKED, OWNED):
+            self.store.make_bucket(bucket, lock=True)
 
     def tool(self, key: S3, bucket: str, name: str, more: str = "") -> Tool:
         """The program with somebody's key."""
         return Tool(self.ground, key, settings(key, self.installation, f"s3://{bucket}/matrix", more), name)
+
+    def keys(self, name: str) -> tuple[pathlib.Path, str]:
+        """A new identity, and the settings that seal to it."""
+        identity = self.ground.path / f"{name}.identity"
+        subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
+        recipient = subprocess.run(["age-keygen", "-y", identity], check=True, capture_output=True, text=True).stdout.strip()
+        writer_key = self.ground.path / f"{name}.key"
+        return identity, f"encryption: {{recipients: [{recipient}], writer_key_file: {writer_key}}}\n"
 
     def restored(self, tool: Tool, *words: str) -> None:
         """The newest snapshot comes back, and is the homeserver as it stands there."""
@@ -137,12 +148,8 @@ def a_repository(play: Play, sentences: Sentences) -> None:
         play.restored(tool)
         tool.run("drill", "--to", play.ground.folder("scratch", mode=0o711), "--media=hash-only")
     with sentences("all snapshots are copied to another bucket, sealed to somebody else, and come back from there"):
-        identity = play.ground.path / "identity.txt"
-        subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
-        recipient = subprocess.run(["age-keygen", "-y", identity], check=True, capture_output=True, text=True).stdout.strip()
-        there = play.tool(
-            play.store, SECOND, "second", f"encryption: {{recipients: [{recipient}], writer_key_file: {play.ground.path / 'writer.key'}}}\n"
-        )
+        identity, sealing = play.keys("second")
+        there = play.tool(play.store, SECOND, "second", sealing)
         there.run("init")
         tool.run("copy", "--to", f"s3://{SECOND}/matrix", "--to-config", there.config, "--all")
         there.run("verify", "--read-data", f"--identity={identity}")
@@ -186,20 +193,16 @@ def a_thief(play: Play, sentences: Sentences) -> None:
             check(held["failed"] == 0, held)
         found = {each["name"]: each for each in tool.run("doctor", expect=(0, 3)).report["checks"]}
         check(all(found[name]["verdict"] == "ok" for name in ("rights", "versions", "object lock")), found)
-    before = store.versions(LOCKED, "matrix/")
-    check(len({key.split("/")[1] for key, _ in before} & {"packs", "index", "snapshots"}) == 3, before)
-    time.sleep(2)  # times of the store are whole seconds
-    then = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    time.sleep(2)
+    before, then = _moment(store, LOCKED)
     with sentences("with the writer's key nothing is deleted, by name, by version or past a retention"):
         writer = store.roles["writer"]
         for key, version in before:
-            for attempt in (lambda: writer.delete(LOCKED, key), *_by_version(writer, key, version)):
+            for attempt in (lambda: writer.delete(LOCKED, key), *_by_version(writer, LOCKED, key, version)):
                 check(not _succeeds(attempt), f"{key} was deleted")
     with sentences("with the pruner's key everything is hidden, and what is overwritten is garbage; held versions stay"):
         pruner = store.roles["pruner"]
         for key, version in before:
-            gone = [_succeeds(attempt) for attempt in _by_version(pruner, key, version)]
+            gone = [_succeeds(attempt) for attempt in _by_version(pruner, LOCKED, key, version)]
             check(not any(gone) or "/probe/" in key, f"{key} was deleted for good")
             store.roles["writer"].put(LOCKED, key, b"garbage")
             pruner.delete(LOCKED, key)
@@ -212,11 +215,39 @@ def a_thief(play: Play, sentences: Sentences) -> None:
         play.restored(reader, "--at", then)
 
 
-def _by_version(key: S3, name: str, version: str) -> list:
-    return [lambda: key.delete_version(LOCKED, name, version), lambda: key.delete_version(LOCKED, name, version, BYPASS)]
+def an_owner(play: Play, sentences: Sentences) -> None:
+    """Compliance, against whoever has every key but the identity."""
+    store = play.store
+    identity, sealing = play.keys("owned")
+    tool = play.tool(store, OWNED, "owner", f"{sealing}object_lock: {{mode: compliance, days: 1}}\n")
+    with sentences("in compliance mode its owner deletes nothing that is held, and a sealed repository comes back from before"):
+        tool.run("init")
+        tool.run("backup")
+        before, then = _moment(store, OWNED)
+        for key, version in before:
+            gone = [_succeeds(attempt) for attempt in _by_version(store, OWNED, key, version)]
+            check(not any(gone), f"{key} was deleted for good")
+            store.put(OWNED, key, b"garbage")
+            store.delete(OWNED, key)
+        tool.run("verify", "--read-data", f"--identity={identity}", "--at", then)
+        play.restored(tool, f"--identity={identity}", "--at", then)
 
 
-def _succeeds(attempt: object) -> bool:
+def _moment(store: S3, bucket: str) -> tuple[list[tuple[str, str]], str]:
+    """What is there now, and a time of which the store says the same: its times are whole seconds."""
+    before = store.versions(bucket, "matrix/")
+    check(len({key.split("/")[1] for key, _ in before} & {"packs", "index", "snapshots"}) == 3, before)
+    time.sleep(2)
+    then = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time.sleep(2)
+    return before, then
+
+
+def _by_version(key: S3, bucket: str, name: str, version: str) -> list[Callable[[], None]]:
+    return [lambda: key.delete_version(bucket, name, version), lambda: key.delete_version(bucket, name, version, BYPASS)]
+
+
+def _succeeds(attempt: Callable[[], None]) -> bool:
     try:
         attempt()
     except RigError:
