@@ -77,7 +77,7 @@ pub(super) async fn load_streams(
     views: &[String],
 ) -> Result<Vec<String>, Error> {
     let mut session = Session::open(to, tools, Purpose::Write, 5).await?;
-    let to = to.with_settings(&load_settings(&mut session).await?);
+    let to = to.with_settings(&load_settings(&mut session, 2, None).await?);
     let definitions = Archive::open(&streams["schema"], &to, tools, archive, options.clone()).await?;
     definitions.load(Section::BeforeData, 1).await?;
     let options = LoadOptions { content: Rows, ..options };
@@ -353,13 +353,13 @@ async fn an_index_that_was_just_built_tells_how_many_rows_its_table_has() {
 async fn timeouts_of_the_role_cut_neither_dump_nor_load() {
     let cluster = shared();
     let source = homeserver(cluster);
-    cluster.psql(&source, "INSERT INTO events (content, depth) SELECT repeat('y' || i, 50), i FROM generate_series(1, 60000) AS i; CREATE INDEX slow ON events (md5(content || repeat(content, 20)))");
+    cluster.psql(&source, "INSERT INTO events (content, depth) SELECT repeat('y' || i, 50), i FROM generate_series(1, 60000) AS i; CREATE INDEX slow ON events (md5(content || repeat(content, 60)))");
     let user = cluster.role("hurried", "x");
     cluster.psql("postgres", &format!("ALTER ROLE {} SUPERUSER", cluster::quoted(&user)));
     for setting in [
-        "statement_timeout = '20ms'",
-        "idle_in_transaction_session_timeout = '20ms'",
-        "idle_session_timeout = '150ms'",
+        "statement_timeout = '200ms'",
+        "idle_in_transaction_session_timeout = '200ms'",
+        "idle_session_timeout = '300ms'",
     ] {
         cluster.psql("postgres", &format!("ALTER ROLE {} SET {setting}", cluster::quoted(&user)));
     }

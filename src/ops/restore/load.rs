@@ -24,7 +24,7 @@ use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
 use crate::synapse::postgres::check::{self, Expected};
 use crate::synapse::postgres::load::{Content, Load, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, plan, target};
+use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, nearby, plan, target};
 
 /// A window is not smaller: frames are 4 MiB, and what two windows share of one is carried from the first to the second.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
@@ -76,7 +76,10 @@ pub(super) async fn load(
 async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, options: &Options, run: &Run<'_>) -> anyhow::Result<Loaded> {
     let database = &checked.target.database;
     let mut session = Session::open(&checked.target.info, &checked.tools, Purpose::Write, LOCK_SECONDS).await?;
-    let info = checked.target.info.with_settings(&target::load_settings(&mut session).await?);
+    let jobs = options.limits.load_jobs.max(1);
+    let free_kib = nearby::is_here(checked.target.info.host()).then(nearby::free_kib).flatten();
+    let settings = target::load_settings(&mut session, jobs, free_kib).await?;
+    let info = checked.target.info.with_settings(&settings);
     target::mark(&mut session, &snapshot.id.to_string()).await?;
     let task = Task {
         reader,
@@ -84,7 +87,7 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
         info,
         tools: &checked.tools,
         options: &checked.options,
-        jobs: options.limits.load_jobs.max(1),
+        jobs,
         session: Mutex::new(session),
         forget_remote_media: will_forget(snapshot, options),
         stage: format!("database {}", database.name),

@@ -1,12 +1,32 @@
-//! Which sockets of PostgreSQL listen on this machine: to tell an administrator where its own superuser gets in.
+//! What this machine knows of a PostgreSQL that runs on it: where its sockets are, to tell an administrator where its own
+//! superuser gets in, and how much memory is free for it.
 //!
 //! Synapse mostly connects over TCP with a password; `postgres` mostly has none, and gets in over the socket alone. Its
 //! folder stands in no configuration of Synapse, but the kernel knows it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// Every unix socket of this network namespace (proc(5)).
 const SOCKETS: &str = "/proc/net/unix";
+
+/// Memory of this machine that is there for the asking (proc(5)).
+const MEMORY: &str = "/proc/meminfo";
+
+/// Is a server at this address on this machine? A socket is, and the loopback interface (unless something forwards it).
+pub fn is_here(host: Option<&str>) -> bool {
+    host.is_none_or(|host| host.starts_with(['/', '@']) || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
+/// Memory that programs could still have on this machine, in KiB.
+pub fn free_kib() -> Option<u64> {
+    free_in(&std::fs::read_to_string(MEMORY).ok()?)
+}
+
+fn free_in(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
 
 /// The folder of the socket of the server with this port, if one listens here.
 pub fn socket_folder(port: u16) -> Option<PathBuf> {
@@ -25,6 +45,32 @@ fn folder_in(text: &str, port: u16) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_and_loopback_are_here() {
+        for host in [
+            None,
+            Some("/run/postgresql"),
+            Some("@abstract"),
+            Some("localhost"),
+            Some("127.0.0.2"),
+            Some("::1"),
+        ] {
+            assert!(is_here(host), "{host:?}");
+        }
+        for host in ["db.example.org", "10.0.0.7", "localhost.example.org", "fe80::1"] {
+            assert!(!is_here(Some(host)), "{host}");
+        }
+    }
+
+    #[test]
+    fn free_memory_is_what_the_kernel_calls_available() {
+        assert_eq!(
+            free_in("MemTotal:  8000 kB\nMemFree:  10 kB\nMemAvailable:    4096 kB\n"),
+            Some(4096)
+        );
+        assert_eq!(free_in("MemTotal:  8000 kB\n"), None);
+    }
 
     #[test]
     fn the_socket_with_the_port_is_found_among_all() {

@@ -13,8 +13,11 @@ use super::{Error, sql};
 
 /// How long a statement here waits for a lock.
 const LOCK_SECONDS: u64 = 60;
-/// Memory for building an index, per session, where the server's own setting is smaller: 256 MiB.
-const INDEX_KIB: u64 = 256 << 10;
+/// Memory for building an index, per session: the server's own setting if that is larger than what follows from its memory,
+/// which is kept between these: 64 MiB, the default of PostgreSQL, and 512 MiB.
+const INDEX_KIB: (u64, u64) = (64 << 10, 512 << 10);
+/// All sessions together get at most such a part of the memory that is free on the server's machine, if that is ours.
+const INDEX_SHARE: u64 = 4;
 
 /// The table that stands in a database while it is loaded.
 pub const MARKER: &str = "synapse_backup_incomplete";
@@ -57,17 +60,16 @@ pub struct Ownership {
 
 /// Settings that make a load quick and that no limit of the role's can cut, for the sessions of the load alone. Nothing
 /// here endangers the cluster: a crash loses at most what the load has just written, and then the load has failed.
-pub async fn load_settings(session: &mut Session) -> Result<Vec<(&'static str, String)>, Error> {
-    #[derive(Deserialize)]
-    struct Memory {
-        kib: u64,
-    }
-    let query = "SELECT setting::pg_catalog.int8 AS kib FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'";
+/// `sessions` build indexes at once. `free_kib`: memory that is free where the server runs, if that is known; else its
+/// `shared_buffers`, mostly a quarter of its memory (PostgreSQL's documentation of that setting), is what they may have.
+pub async fn load_settings(session: &mut Session, sessions: usize, free_kib: Option<u64>) -> Result<Vec<(&'static str, String)>, Error> {
+    let query = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) / 1024 AS own_kib, \
+        pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024 AS shared_kib";
     let memory: Memory = session.one("the server's memory for indexes", query).await?;
     let major = session.server().version().major;
     let mut settings = vec![
         ("synchronous_commit", "off".to_owned()),
-        ("maintenance_work_mem", format!("{}kB", memory.kib.max(INDEX_KIB))),
+        ("maintenance_work_mem", format!("{}kB", memory.of_index(sessions, free_kib))),
         ("statement_timeout", "0".to_owned()),
         ("lock_timeout", "0".to_owned()),
         ("idle_in_transaction_session_timeout", "0".to_owned()),
@@ -80,6 +82,24 @@ pub async fn load_settings(session: &mut Session) -> Result<Vec<(&'static str, S
         settings.push(("transaction_timeout", "0".to_owned()));
     }
     Ok(settings)
+}
+
+/// What a server says of its memory, in KiB.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Memory {
+    /// Its own `maintenance_work_mem`.
+    own_kib: u64,
+    /// Its `shared_buffers`.
+    shared_kib: u64,
+}
+
+impl Memory {
+    fn of_index(self, sessions: usize, free_kib: Option<u64>) -> u64 {
+        let together = free_kib.map_or(self.shared_kib, |kib| kib / INDEX_SHARE);
+        (together / sessions.max(1) as u64)
+            .clamp(INDEX_KIB.0, INDEX_KIB.1)
+            .max(self.own_kib)
+    }
 }
 
 /// Say in the database that it is being loaded.
@@ -337,3 +357,32 @@ const OBJECTS: &str = "WITH found AS ( \
     WHERE (schema IS NULL OR (schema !~ '^pg_' AND schema <> 'information_schema')) \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = found.class AND d.objid = found.oid AND d.deptype = 'e') \
     ORDER BY kind = 'table' DESC, schema, name LIMIT 20";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_get_what_the_memory_allows() {
+        let own_and_shared = |own: u64, shared: u64| Memory {
+            own_kib: own << 10,
+            shared_kib: shared << 10,
+        };
+        for (memory, sessions, free_mib, wanted_mib) in [
+            (own_and_shared(64, 128), 2, None, 64),        // PostgreSQL's defaults, of which nothing follows
+            (own_and_shared(64, 1024), 4, None, 256),      // a server of some 4 GiB elsewhere
+            (own_and_shared(64, 8192), 4, None, 512),      // never more than that
+            (own_and_shared(2048, 8192), 4, None, 2048),   // unless the administrator has said so
+            (own_and_shared(64, 128), 4, Some(1024), 64),  // little is free here
+            (own_and_shared(64, 128), 2, Some(2048), 256), // a quarter of it, by two
+            (own_and_shared(64, 128), 0, Some(1 << 20), 512),
+        ] {
+            let free_kib = free_mib.map(|mib: u64| mib << 10);
+            assert_eq!(
+                memory.of_index(sessions, free_kib),
+                wanted_mib << 10,
+                "{memory:?} {sessions} {free_mib:?}"
+            );
+        }
+    }
+}
