@@ -59,6 +59,14 @@ pub(crate) enum Bug {
     CompactPacksFirst,
     /// R3: a restore keeps its first index.
     FirstIndexKept,
+    /// P0: what was chosen is deleted only after packs.
+    PacksBeforeSnapshots,
+    /// C3, C4: a segment is deleted before it is written anew.
+    ResealDeletesFirst,
+    /// A snapshot is deleted before it is committed again.
+    RekeyDeletesFirst,
+    /// B3: what is committed again relies on nothing.
+    RekeyForgets,
 }
 
 /// Markers that were seen, by the address of a repository's information, which is kept so that the address is not used again.

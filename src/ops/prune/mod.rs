@@ -21,6 +21,9 @@ use crate::repo::old_versions::{self, Cleared, Do};
 use crate::repo::snapshots::Loaded;
 use crate::repo::sweep::{self, Applied, ApplyOptions, CompactOptions, Compacted, Plan, PlanOptions, Refused, Survey, SurveyOptions};
 
+#[cfg(test)]
+use crate::repo::bugs::{Bug, planted};
+
 mod forget;
 mod price;
 
@@ -127,8 +130,7 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
         report.versions = versions(repository, options, run).await?;
         return Ok(report);
     }
-    forget::forget(repository, &verdicts.keys, run).await?;
-    let applied = apply(repository, &report.plan, &survey, options, run).await?;
+    let applied = carry_out(repository, &verdicts.keys, &report.plan, &survey, options, run).await?;
     let shrink = survey.segments.iter().filter(|segment| segment.shrinks);
     let shrink = shrink.map(|segment| segment.key.clone()).collect();
     // What is known of the blobs to be moved takes room that the index needs now.
@@ -182,8 +184,8 @@ fn refuse_without_versions(repository: &Repository, options: &Options) -> Result
     Err(Error::usage(format!("{} keeps no old versions", repository.url()), hint))
 }
 
-/// P1 to P7.
-async fn look(
+/// P1 to P7. What is forgotten is looked upon as gone; what is known need not be read again.
+pub(super) async fn look(
     repository: &Repository,
     options: &Options,
     forgotten: BTreeSet<String>,
@@ -217,6 +219,25 @@ pub(super) const PROGRAM_BYTES: u64 = 48 << 20;
 
 fn refused_by(refused: &Refused) -> Error {
     Error::failed(refused.to_string(), refused.hint())
+}
+
+/// What P0 chose goes, answered, before anything of P8 is asked.
+pub(super) async fn carry_out(
+    repository: &Repository,
+    forgotten: &BTreeSet<String>,
+    plan: &Plan,
+    survey: &Survey,
+    options: &Options,
+    run: &Run<'_>,
+) -> anyhow::Result<Applied> {
+    #[cfg(test)]
+    if planted(Bug::PacksBeforeSnapshots) {
+        let applied = apply(repository, plan, survey, options, run).await?;
+        forget::forget(repository, forgotten, run).await?;
+        return Ok(applied);
+    }
+    forget::forget(repository, forgotten, run).await?;
+    apply(repository, plan, survey, options, run).await
 }
 
 /// P8.

@@ -64,6 +64,11 @@ pub struct Report {
 /// Seal anew.
 pub async fn rekey(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     refuse(repository, options)?;
+    anew(repository, options, run).await
+}
+
+/// What may be done is done: nothing below depends on whether it is sealed.
+pub(super) async fn anew(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let (survey, plan) = look(repository, options, run).await?;
     let keyring = repository.keyring();
     let mut report = Report {

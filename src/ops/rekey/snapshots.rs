@@ -19,6 +19,9 @@ use crate::repo::snapshots::{self, Loaded, SnapshotKey};
 use crate::repo::{self, Repository};
 use crate::store;
 
+#[cfg(test)]
+use crate::repo::bugs::{Bug, planted};
+
 /// What became of the snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rewritten {
@@ -100,6 +103,12 @@ async fn one(
         .iter()
         .any(|(document, doubt, late)| *document == hash && *doubt <= doubted && *late <= loaded.late);
     if !is_there {
+        #[cfg(test)]
+        if planted(Bug::RekeyDeletesFirst) {
+            repository.store().delete(&key.key).await?;
+        }
+        #[cfg(test)]
+        let relied = if planted(Bug::RekeyForgets) { &BTreeSet::new() } else { relied };
         let vouches = !doubted && !has_signed(repository, &loaded);
         let new = match (loaded.late, vouches) {
             (true, _) => commit::put_late_again(repository, &object).await?,

@@ -2,6 +2,8 @@
 //!
 //! Requests land although their process has given up or is dead, and writes land twice.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::scheduler::Scheduler;
@@ -36,6 +38,8 @@ impl Scheduler<'_> {
             return Ok(());
         }
         self.note(&format!("{request}: lands, nobody waits for it"));
+        let truth = Arc::clone(&self.place(request.site).truth);
+        self.again.asks(request.process, &request.ask, &lock(&truth))?;
         self.land(request.site, &request.ask).map(drop)
     }
 

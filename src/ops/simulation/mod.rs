@@ -1,4 +1,4 @@
-//! The protocol, tried: the product's own backup, prune, compaction, copy, adopt and restore over a simulated store.
+//! The protocol, tried: the product's own backup, prune, compaction, copy, adopt, rekey and restore over a simulated store.
 //!
 //! **The model.** Processes run on one thread. Each talks to the store through a *wire*: a request lies there until the scheduler
 //! lets it *land* (then it takes effect, all at once) and until its answer arrives, which are two steps. In between, before and instead, a process may
@@ -10,6 +10,7 @@
 //! the protocol that can be turned off, to see that the simulation is not blind. `tests`: how many seeds, and which bug is found
 //! with how many. One seed alone: see `tests`.
 
+mod again;
 mod homeserver;
 mod late;
 mod pause;

@@ -4,6 +4,7 @@
 //! wire; it may end in any error, since its requests may fail. What it must never do is to tell of a success that is none: that
 //! is [`Ended::Committed`] and [`Ended::Restored`], which the scheduler compares with the truth.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -15,10 +16,12 @@ use super::truth::Truth;
 use super::wire::lock;
 use crate::format::{ObjectId, PackId};
 use crate::ops::copy::{self, Choice};
-use crate::ops::{Limits, Run, adopt};
+use crate::ops::prune as verb;
+use crate::ops::retention::Keep;
+use crate::ops::{Limits, Run, adopt, rekey as sealing};
 use crate::progress::Quiet;
 use crate::repo::reader::{Reader, Wanted};
-use crate::repo::sweep::{self, ApplyOptions, CompactOptions, Condemned, PlanOptions, SurveyOptions, Why};
+use crate::repo::sweep::{self, CompactOptions, Condemned, Why};
 use crate::repo::{Repository, Result, snapshots};
 
 /// What a process is.
@@ -32,6 +35,8 @@ pub(super) enum Role {
     Prune(Prune),
     /// C1 to C4.
     Compact,
+    /// Writes segments and snapshots again and moves packs, of data too or of metadata alone.
+    Rekey(bool),
     /// Copies all snapshots of the source.
     Copy,
     /// Makes all late snapshots count.
@@ -99,6 +104,22 @@ impl Role {
                 ("HEAD snapshots/", 1),
                 ("PUT snapshots/", 2),
             ],
+            Self::Rekey(_) => &[
+                ("LIST snapshots/", 1),
+                ("LIST index/", 2),
+                ("PUT index/", 1),
+                ("DELETE index/", 1),
+                ("HEAD repository.json", 2),
+                ("LIST condemned/", 2),
+                ("LIST packs/", 2),
+                ("HEAD repository.json", 3),
+                ("PUT snapshots/", 1),
+                ("HEAD snapshots/", 2),
+                ("DELETE snapshots/", 1),
+                ("PUT snapshots/", 2),
+                ("PUT packs/", 1),
+                ("PUT condemned/", 1),
+            ],
             Self::Compact => &[
                 ("LIST index/", 1),
                 ("LIST index/", 2),
@@ -144,6 +165,7 @@ pub(super) async fn run(role: Role, repository: Repository, source: Repository, 
             Role::Restore => restore(&repository, &truth).await,
             Role::Prune(how) => prune(&repository, how).await,
             Role::Compact => compact(&repository).await,
+            Role::Rekey(packs) => rekey(&repository, packs).await,
             Role::Copy => copy(&source, &repository).await,
             Role::Adopt => adopt(&repository).await,
         }
@@ -171,25 +193,28 @@ async fn restore(repository: &Repository, truth: &Mutex<Truth>) -> anyhow::Resul
     Ok(Ended::Restored(key, Ok(())))
 }
 
+/// The verb's own stages, between which the plan may go wild.
 async fn prune(repository: &Repository, how: Prune) -> anyhow::Result<Ended> {
-    if let Some(keep) = how.keep {
-        forget(repository, keep).await?;
-    }
-    let options = SurveyOptions {
-        memory_bytes: MEMORY_BYTES,
-        connections: 2,
+    // P0: the newest of the listed ones, and the newest of all, are kept.
+    let (loaded, _) = snapshots::load_all(repository).await?;
+    let keep = how.keep.unwrap_or(usize::MAX);
+    let listed = loaded.iter().rev().filter(|one| !one.late).take(keep);
+    let kept: BTreeSet<&String> = listed.chain(loaded.iter().rev().take(keep)).map(|one| &one.key.key).collect();
+    let goes = loaded.iter().map(|one| &one.key.key).filter(|key| !kept.contains(key));
+    let forgotten: BTreeSet<String> = goes.cloned().collect();
+    let known = loaded.iter().map(|one| (one.key.key.clone(), one.clone())).collect();
+    let options = verb::Options {
+        dry_run: false,
+        keep: Keep::everything(),
+        yes_really: false,
+        repack_bytes_max: None,
+        storage_min: None,
+        versions: None,
         spool_folder: PathBuf::new(),
-        can_open_data: true,
-        known: std::sync::Arc::default(),
-        frames: false,
-        forgotten: std::collections::BTreeSet::new(),
-        reseal: None,
+        limits: LIMITS,
     };
-    let survey = sweep::survey(repository, &options).await?;
-    let mut plan = match sweep::plan(&survey, &PlanOptions::default()) {
-        Ok(plan) => plan,
-        Err(refused) => return Ok(Ended::Done(format!("refused: {refused}"))),
-    };
+    let run = nobody_looks();
+    let (survey, mut plan) = verb::look(repository, &options, forgotten.clone(), known, &run).await?;
     if let Some(mut rng) = how.wild {
         let mut marked: Vec<PackId> = plan.condemn.iter().map(|pack| pack.id).collect();
         marked.extend(plan.repack.iter().map(|pack| pack.id));
@@ -204,27 +229,26 @@ async fn prune(repository: &Repository, how: Prune) -> anyhow::Result<Ended> {
             }
         }
     }
-    let options = ApplyOptions {
-        memory_bytes: MEMORY_BYTES,
-        connections: 2,
-        cancel: CancellationToken::new(),
-    };
-    let applied = sweep::apply(repository, &plan, &survey, &options).await?;
+    let applied = verb::carry_out(repository, &forgotten, &plan, &survey, &options, &run).await?;
     Ok(Ended::Done(format!(
         "{} packs condemned, {} repacked, {} deleted",
         applied.condemned, applied.repacked, applied.deleted
     )))
 }
 
-/// P0: the newest of the listed ones, and the newest of all, are kept.
-async fn forget(repository: &Repository, keep: usize) -> Result<()> {
-    let (loaded, _) = snapshots::load_all(repository).await?;
-    let listed = loaded.iter().rev().filter(|one| !one.late).take(keep);
-    let kept: Vec<&String> = listed.chain(loaded.iter().rev().take(keep)).map(|one| &one.key.key).collect();
-    for one in loaded.iter().filter(|one| !kept.contains(&&one.key.key)) {
-        repository.store().delete(&one.key.key).await?;
-    }
-    Ok(())
+/// The verb, but that nothing here is sealed: the order of its requests is what matters.
+async fn rekey(repository: &Repository, packs: bool) -> anyhow::Result<Ended> {
+    let options = sealing::Options {
+        packs,
+        dry_run: false,
+        spool_folder: PathBuf::new(),
+        limits: LIMITS,
+    };
+    let report = sealing::anew(repository, &options, &nobody_looks()).await?;
+    Ok(Ended::Done(format!(
+        "{} snapshots and {} segments written again",
+        report.snapshots.resealed, report.segments
+    )))
 }
 
 async fn compact(repository: &Repository) -> anyhow::Result<Ended> {
@@ -232,7 +256,7 @@ async fn compact(repository: &Repository) -> anyhow::Result<Ended> {
         memory_bytes: MEMORY_BYTES,
         spool_folder: PathBuf::new(),
         segments_min: 2,
-        shrink: std::collections::BTreeSet::new(),
+        shrink: BTreeSet::new(),
     };
     let compacted = sweep::compact(repository, &options).await?;
     Ok(Ended::Done(format!("{} segments into {}", compacted.merged, compacted.written)))

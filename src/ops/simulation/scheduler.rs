@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
+use super::again::Again;
 use super::homeserver::Homeserver;
 use super::pause::Pause;
 use super::processes::{Ended, Moment, Prune, Role, run};
@@ -43,6 +44,7 @@ pub(super) struct Scheduler<'a> {
     /// Processes that live, and for how many moves of the clock each still stands still.
     alive: BTreeMap<usize, usize>,
     pauses: Vec<Pause>,
+    pub(super) again: Again,
     started: usize,
     current: usize,
     /// What was written where, and when: for writes that land twice.
@@ -68,6 +70,7 @@ impl<'a> Scheduler<'a> {
             running: JoinSet::new(),
             alive: BTreeMap::new(),
             pauses: Vec::new(),
+            again: Again::default(),
             started: 0,
             current: 0,
             written: Vec::new(),
@@ -183,6 +186,7 @@ impl<'a> Scheduler<'a> {
             other => format!("{other:?}"),
         };
         self.note(&format!("{process} is a {name}{}", site.suffix()));
+        self.again.begins(process, &role);
         let ids = Mutex::new(self.rng.fork(1000 + process as u64));
         let ids = Ids::new(move || lock(&ids).id());
         let open = |site| {
@@ -300,7 +304,7 @@ impl<'a> Scheduler<'a> {
             return Ok(());
         }
         // Mostly the same process goes on: what matters is where one is interrupted.
-        if !ready.iter().any(|(process, _)| *process == self.current) || self.rng.chance(150) {
+        if !ready.iter().any(|(process, _)| *process == self.current) || self.rng.chance(odds.turn) {
             self.current = self.rng.pick(&ready).0;
         }
         ready.retain(|(process, _)| *process == self.current);
@@ -313,6 +317,10 @@ impl<'a> Scheduler<'a> {
                 lock(&self.wire).requests.push(request);
                 return Ok(());
             }
+        }
+        if request.landed.is_none() {
+            let truth = Arc::clone(&self.place(request.site).truth);
+            self.again.asks(request.process, &request.ask, &lock(&truth))?;
         }
         if let Some(answer) = request.landed.take() {
             self.note(&format!("{} is told of {number}", request.process));

@@ -131,7 +131,7 @@ const fn world(what: &'static str, change: fn(&mut World), world: usize, seeds: 
 }
 
 /// The mistakes that `docs/protocol.md` names.
-const PLANTED: [Planted; 31] = [
+const PLANTED: [Planted; 37] = [
     code("no check before the commit", Bug::NoCheck, 0, 300),
     code("the Date taken after the lists", Bug::DateAfterLists, 0, 700),
     code("packs not listed", Bug::PacksNotListed, 0, 300),
@@ -143,7 +143,7 @@ const PLANTED: [Planted; 31] = [
     code("success told without the HEAD", Bug::NoHead, 0, 300),
     world("no grace", |world| (world.grace_hours, world.jumps_hours) = (0, &[1, 2]), 0, 200),
     world("a window longer than the grace", |world| world.window_hours = 60, 3, 300),
-    code("markers of an earlier look used again", Bug::MarksReused, 0, 300),
+    code("markers of an earlier look used again", Bug::MarksReused, 1, 300),
     code("a marker deleted before its pack", Bug::MarkerBeforePack, 0, 300),
     code("copies counted that are condemned", Bug::CondemnedCopies, 7, 300),
     code("copies counted that are not there", Bug::AbsentCopies, 7, 300),
@@ -164,6 +164,17 @@ const PLANTED: [Planted; 31] = [
     code("success of a copy told without the HEAD", Bug::NoHead, 11, 300),
     code("an adoption that does not check", Bug::NoCheck, 12, 300),
     code("success told although a second landing makes it late", Bug::CountsAnyhow, 6, 300),
+    code(
+        "packs deleted before the snapshots that were chosen",
+        Bug::PacksBeforeSnapshots,
+        14,
+        300,
+    ),
+    code("a segment deleted before it is sealed anew", Bug::ResealDeletesFirst, 13, 300),
+    code("a snapshot deleted before it is sealed anew", Bug::RekeyDeletesFirst, 13, 300),
+    code("a rekey that forgets what it relies on", Bug::RekeyForgets, 13, 300),
+    code("a rekey that does not check", Bug::NoCheck, 13, 300),
+    code("a rekey without a fence", Bug::NoFence, 13, 300),
     code("a marker taken back", Bug::MarkerTakenBack, 8, 300),
     world(
         "stamps that lag too much",

@@ -84,6 +84,8 @@ pub(super) struct Odds {
     pub(super) fault: u64,
     /// The answer comes later than the request lands.
     pub(super) apart: u64,
+    /// Another process goes on than the one of the step before.
+    pub(super) turn: u64,
     /// A request that nobody waits for lands.
     pub(super) stray: u64,
     /// A process dies.
@@ -102,6 +104,7 @@ pub(super) struct Odds {
 pub(super) const CALM: Odds = Odds {
     fault: 0,
     apart: 0,
+    turn: 150,
     stray: 0,
     kill: 0,
     freeze: 0,
@@ -113,6 +116,7 @@ pub(super) const CALM: Odds = Odds {
 const STALLS: Odds = Odds {
     fault: 6,
     apart: 150,
+    turn: 150,
     stray: 40,
     kill: 2,
     freeze: 8,
@@ -138,7 +142,7 @@ const BASE: World = World {
 };
 
 /// All of them.
-pub(super) const WORLDS: [World; 13] = [
+pub(super) const WORLDS: [World; 15] = [
     World {
         name: "a backup and prunes",
         cast: |rng, home| vec![backup(rng, home), prune(rng), prune(rng), prune(rng)],
@@ -264,7 +268,10 @@ pub(super) const WORLDS: [World; 13] = [
         jumps_hours: &[13, 25, 31],
         cast: |rng, home| {
             vec![
-                backup(rng, home).later(0).stands("HEAD repository.json", 2, 3),
+                Actor::from(Role::Backup(home.clone()))
+                    .later(0)
+                    .stands("HEAD repository.json", 2, 3),
+                wild(rng, None).later(0),
                 wild(rng, None).later(0),
                 prune_that(rng, Some(0)).later(2).stands("DELETE packs/", 1, 1),
                 prune(rng),
@@ -275,6 +282,7 @@ pub(super) const WORLDS: [World; 13] = [
             kill: 0,
             freeze: 0,
             jump: 0,
+            turn: 500,
             ..STALLS
         },
         ..BASE
@@ -313,6 +321,43 @@ pub(super) const WORLDS: [World; 13] = [
                 Role::Adopt.into(),
             ]
         },
+        ..BASE
+    },
+    World {
+        name: "sealed anew",
+        page_objects: 3,
+        cast: |rng, home| {
+            if rng.chance(300) {
+                let role = Role::Rekey(rng.chance(500));
+                return slow_commit(role, rng);
+            }
+            let backup = rng.chance(500).then(|| backup(rng, home));
+            let others = vec![
+                Role::Rekey(rng.chance(500)).into(),
+                prune(rng),
+                prune(rng),
+                Role::Compact.into(),
+                Role::Rekey(true).into(),
+            ];
+            others.into_iter().chain(backup).collect()
+        },
+        ..BASE
+    },
+    // What a prune is about to forget is the last that needs a pack whose grace period is over; and it dies half way.
+    World {
+        name: "forgotten half way",
+        nights: 3,
+        cast: |rng, home| {
+            vec![
+                wild(rng, None).later(0),
+                prune_that(rng, Some(0)).later(2).stands("DELETE snapshots/", 1 + rng.below(2), 1),
+                prune_that(rng, Some(0)).later(2),
+                Role::Restore.into(),
+                backup(rng, home),
+                prune(rng),
+            ]
+        },
+        odds: Odds { kill: 8, ..STALLS },
         ..BASE
     },
 ];

@@ -11,6 +11,9 @@ use crate::repo::catalog::each_listed;
 use crate::repo::{Error, Repository, Result, again};
 use crate::store::{self, ByteRange};
 
+#[cfg(test)]
+use crate::repo::bugs::{Bug, planted};
+
 /// Which packs are to be sealed anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reseal {
@@ -103,6 +106,10 @@ async fn reseal_segment(repository: &Repository, key: &str) -> Result<bool> {
         Err(error) => return Err(error.into()),
     };
     index::read_segment(&body).map_err(|source| Error::damaged(key, source))?;
+    #[cfg(test)]
+    if planted(Bug::ResealDeletesFirst) {
+        repository.store.delete(key).await?;
+    }
     // G1: one of unknown outcome is written again under a new key; two that say the same do no harm.
     again::put(&*repository.store, || keys::segment(repository.ids.object()), &body).await?;
     repository.store.delete(key).await?;
