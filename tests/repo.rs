@@ -17,6 +17,8 @@ mod small;
 mod attacker;
 #[path = "repo/calls.rs"]
 mod calls;
+#[path = "repo/copied.rs"]
+mod copied;
 #[path = "repo/damage.rs"]
 mod damage;
 #[path = "repo/faults.rs"]

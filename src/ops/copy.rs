@@ -80,6 +80,14 @@ const SNAPSHOTS_TOGETHER_MAX: usize = 16;
 /// After so many new bytes what is whole is committed first.
 const BYTES_TOGETHER_MAX: u64 = 4 << 30;
 
+/// Reading has this share of `limits.memory`, writing the rest: of 256 MiB 64, with two windows of 8.
+const READER_SHARE: u64 = 4;
+const WINDOW_SHARE: u64 = 32;
+const WINDOW_BYTES_MIN: u64 = 4 << 20;
+const WINDOW_BYTES_MAX: u64 = 64 << 20;
+/// A read that is on its way takes a piece of a pack and a frame; there is one for so many bytes of `limits.memory`.
+const READ_SHARE_BYTES: u64 = 64 << 20;
+
 /// Copy snapshots from one repository into another.
 pub async fn copy(source: &Repository, destination: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     if source.info().id == destination.info().id {
@@ -106,11 +114,12 @@ pub async fn copy(source: &Repository, destination: &Repository, options: &Optio
         return Ok(report);
     }
     let limits = options.limits;
-    // The writer's budget is the whole of `limits.memory`, with room for a reader of this size, as in a backup.
-    let reader = Reader::open(source, limits.memory_bytes / 4, limits.connections);
+    let reads = usize::try_from(limits.memory_bytes / READ_SHARE_BYTES).unwrap_or(usize::MAX);
+    let reader = Reader::open(source, limits.memory_bytes / READER_SHARE, limits.connections.min(reads.max(1)));
     let reader = run
         .until_cancelled(async { reader.await.context("load the index of the source") })
-        .await?;
+        .await?
+        .with_windows((limits.memory_bytes / WINDOW_SHARE).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX));
     let count = waiting.len() as u64;
     run.progress.stage("copy", None, Some(count));
     let mut rest = waiting.as_slice();
@@ -212,9 +221,10 @@ async fn session(
     report: &mut Report,
     run: &Run<'_>,
 ) -> anyhow::Result<usize> {
-    let budget = Budget::new(options.limits.memory_bytes, options.limits.connections);
+    let memory_bytes = options.limits.memory_bytes;
+    let budget = Budget::new(memory_bytes - memory_bytes / READER_SHARE, options.limits.connections);
     let load = async || {
-        let load = catalog::load(destination, budget.catalog_bytes);
+        let load = catalog::load_or_metadata(destination, budget.catalog_bytes);
         run.until_cancelled(async { load.await.context("load the index of the destination") })
             .await
     };
@@ -223,6 +233,7 @@ async fn session(
             reader,
             writer,
             choice: &options.choice,
+            lookup_bytes: budget.catalog_bytes,
             run,
         };
         run.until_cancelled(Box::pin(session.attempt(snapshots))).await
@@ -240,6 +251,8 @@ struct Session<'a> {
     reader: &'a Reader,
     writer: &'a Writer,
     choice: &'a Choice,
+    /// Blobs may wait in so many bytes until they are looked for in the destination's index, where that does not fit into them.
+    lookup_bytes: usize,
     run: &'a Run<'a>,
 }
 
@@ -257,7 +270,7 @@ impl Session<'_> {
     async fn attempt(&self, snapshots: &[Loaded]) -> anyhow::Result<Attempt<Done>> {
         let mut done = Done::default();
         let mut whole: Vec<(&Loaded, Bytes)> = Vec::new();
-        let mut transfer = Transfer::new(self.reader, self.writer);
+        let mut transfer = Transfer::new(self.reader, self.writer, self.lookup_bytes);
         for loaded in snapshots.iter().take(SNAPSHOTS_TOGETHER_MAX) {
             done.taken += 1;
             match self.one(&mut transfer, loaded).await {

@@ -24,6 +24,9 @@ const SEGMENT_SMALL_BYTES: u64 = 4 << 20;
 /// Small segments that are fetched at once.
 const SEGMENTS_AT_ONCE: usize = 4;
 
+/// So many objects that are not ours are named.
+pub const FOREIGN_NAMED_MAX: usize = 1000;
+
 /// A pack as the index and the listings know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatalogPack {
@@ -223,7 +226,7 @@ pub struct Presence {
     pub packs: HashMap<PackId, u64>,
     /// `condemned/`.
     pub condemned: HashSet<PackId>,
-    /// Objects under `packs/` that are not ours.
+    /// Objects under `packs/` that are not ours: the first thousand.
     pub foreign: Vec<String>,
     /// The store's time when both had been read.
     pub date: Option<Timestamp>,
@@ -252,7 +255,8 @@ pub async fn presence(repository: &Repository) -> Result<Presence> {
         Some(id) => {
             presence.packs.insert(id, object.bytes);
         }
-        None => presence.foreign.push(object.key),
+        None if presence.foreign.len() < FOREIGN_NAMED_MAX => presence.foreign.push(object.key),
+        None => {}
     })
     .await?;
     presence.date = Some(date);
@@ -277,6 +281,49 @@ pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl F
 /// Index first, listings after: a pack is usable when all three agree (B1). Segments that cannot be decoded are
 /// named in [`Catalog::damaged`]; a segment that vanished meanwhile starts the load again (G3).
 pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
+    load_chosen(repository, entries_bytes_max, |_| true).await
+}
+
+/// The same; where that does not fit, of all entries only those of metadata: what leads to other blobs is always at hand.
+pub async fn load_or_metadata(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
+    let catalog = load(repository, entries_bytes_max).await?;
+    if !catalog.truncated {
+        return Ok(catalog);
+    }
+    drop(catalog);
+    let mut catalog = load_chosen(repository, entries_bytes_max, |pack| pack.kind == PackKind::Metadata).await?;
+    catalog.truncated = true;
+    Ok(catalog)
+}
+
+/// Usable packs that hold these blobs, by streaming the whole index past them.
+pub(super) async fn find(
+    repository: &Repository,
+    wanted: &HashSet<BlobId>,
+    usable: impl Fn(PackId) -> bool,
+) -> Result<HashMap<BlobId, PackId>> {
+    each_segment(
+        repository,
+        |_| true,
+        HashMap::new,
+        |found: &mut HashMap<BlobId, PackId>, _, segment| {
+            // What a damaged segment names is as good as not indexed.
+            let Ok(segment) = segment else { return Ok(()) };
+            let usable: Vec<Option<PackId>> = segment.packs.iter().map(|pack| usable(pack.id).then_some(pack.id)).collect();
+            for entry in segment.entries().flatten() {
+                if let Some(pack) = usable[entry.pack as usize]
+                    && wanted.contains(&entry.blob.id)
+                {
+                    found.insert(entry.blob.id, pack);
+                }
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn load_chosen(repository: &Repository, entries_bytes_max: usize, chosen: impl Fn(&index::SegmentPack) -> bool) -> Result<Catalog> {
     let entries_max = entries_bytes_max / ENTRY_BYTES;
     let mut catalog = each_segment(
         repository,
@@ -284,7 +331,7 @@ pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<C
         Catalog::default,
         |catalog, listed, segment| {
             catalog.segments += 1;
-            if let Err(error) = segment.and_then(|segment| catalog.add(&segment, entries_max, |_| true)) {
+            if let Err(error) = segment.and_then(|segment| catalog.add(&segment, entries_max, &chosen)) {
                 catalog.damaged.push((listed.key.clone(), error.to_string()));
             }
             Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Lists and shards are blobs like all others and are not written anew, so that a snapshot keeps its bytes and a signature
 //! over it holds; the packs that they name as hints are those of the source, and the destination's index knows better.
-//! While one window is read the one before is written. Memory: two windows of raw bytes, beside what reader and writer take.
+//! While one window is read the one before is written. Where the destination's index does not fit into memory, blobs wait until there are
+//! many, and all of it is streamed past them. Memory: two windows of raw bytes and those that wait, beside what reader and writer take.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::reader::{Reader, Wanted};
 use super::writer::{Claim, Gatherer, Placement, Writer};
-use super::{Error, Result, aside};
+use super::{Error, Result, aside, catalog};
 use crate::format::list::{self, List};
 use crate::format::{BlobId, FRAME_FILL_BYTES, PackId, PackKind};
 
@@ -23,6 +24,11 @@ use super::bugs::{Bug, planted};
 const LIST_BLOBS_AT_ONCE: usize = 64;
 /// Blobs of one window, however small they are.
 const WINDOW_BLOBS_MAX: usize = 16_384;
+
+/// Bytes that a blob takes which waits to be looked up, in the queue and in the sets of the search, with their slack.
+const UNKNOWN_BYTES: usize = 256;
+/// So many wait at least, however little memory there is.
+const UNKNOWN_MIN: usize = 4_096;
 
 /// What became of the blobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +51,9 @@ pub struct Transfer<'a> {
     /// Frames of media, one blob each; every task gives the packs its frames are in.
     frames: JoinSet<Result<BTreeSet<PackId>>>,
     window_bytes: u64,
+    /// The index at hand does not know them, and is not all of it.
+    unknown: Vec<(PackKind, Wanted)>,
+    unknown_max: usize,
     waiting: Vec<(PackKind, Wanted)>,
     waiting_bytes: u64,
     /// Read and not yet written.
@@ -55,8 +64,8 @@ pub struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// From here to there.
-    pub fn new(reader: &'a Reader, writer: &'a Writer) -> Self {
+    /// From here to there. `lookup_bytes` may be taken by blobs that wait to be looked up.
+    pub fn new(reader: &'a Reader, writer: &'a Writer, lookup_bytes: usize) -> Self {
         let gatherer = |kind| (kind, Gatherer::new(writer, kind));
         Self {
             reader,
@@ -64,6 +73,8 @@ impl<'a> Transfer<'a> {
             gatherers: [gatherer(PackKind::Database), gatherer(PackKind::Metadata)],
             frames: JoinSet::new(),
             window_bytes: reader.window_bytes(),
+            unknown: Vec::new(),
+            unknown_max: (lookup_bytes / UNKNOWN_BYTES).max(UNKNOWN_MIN),
             waiting: Vec::new(),
             waiting_bytes: 0,
             read: Vec::new(),
@@ -112,10 +123,43 @@ impl<'a> Transfer<'a> {
             if self.is_there(&blob.id) {
                 continue;
             }
-            self.waiting_bytes += u64::from(blob.length);
-            self.waiting.push((kind, *blob));
-            if self.waiting_bytes >= self.window_bytes || self.waiting.len() >= WINDOW_BLOBS_MAX {
-                self.step().await?;
+            if !self.writer.catalog().truncated {
+                self.want(kind, *blob).await?;
+                continue;
+            }
+            self.unknown.push((kind, *blob));
+            if self.unknown.len() >= self.unknown_max {
+                self.look_up().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The destination lacks it.
+    async fn want(&mut self, kind: PackKind, blob: Wanted) -> Result<()> {
+        self.waiting_bytes += u64::from(blob.length);
+        self.waiting.push((kind, blob));
+        if self.waiting_bytes >= self.window_bytes || self.waiting.len() >= WINDOW_BLOBS_MAX {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    /// Those that the destination has are relied on (B3), the others wanted.
+    async fn look_up(&mut self) -> Result<()> {
+        let unknown = std::mem::take(&mut self.unknown);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let ids: HashSet<BlobId> = unknown.iter().map(|(_, wanted)| wanted.id).collect();
+        let writer = self.writer;
+        let found = catalog::find(writer.repository(), &ids, |pack| writer.usable_now(pack)).await?;
+        drop(ids);
+        for (kind, wanted) in unknown {
+            match found.get(&wanted.id) {
+                Some(pack) => self.writer.rely(*pack),
+                None if self.writer.is_claimed(&wanted.id) => {}
+                None => self.want(kind, wanted).await?,
             }
         }
         Ok(())
@@ -132,12 +176,14 @@ impl<'a> Transfer<'a> {
 
     /// Everything of one snapshot is handed over. What fails later is not its fault.
     pub async fn settle(&mut self) -> Result<()> {
+        self.look_up().await?;
         self.step().await?;
         self.step().await
     }
 
     /// Forget what was begun of a snapshot that failed, so that nothing is taken for copied that was not.
     pub fn give_up(&mut self) {
+        self.unknown.clear();
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.read.clear();

@@ -102,6 +102,12 @@ impl Reader {
         }
     }
 
+    /// The same with windows of so many raw bytes, for who has other things in memory.
+    #[must_use]
+    pub fn with_windows(self, window_bytes: u64) -> Self {
+        Self { window_bytes, ..self }
+    }
+
     /// The index as it is known now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&lock(&self.catalog))

@@ -17,7 +17,7 @@ use super::sorter::Sorter;
 use super::{Missing, NO_RUN, SeenPack, SeenSegment, Share, Survey, SurveyOptions, join};
 use crate::format::index::SegmentRead;
 use crate::format::{self, ObjectId, PackId, PackKind, keys};
-use crate::repo::catalog::{Catalog, ENTRY_BYTES, Presence, each_listed, each_segment};
+use crate::repo::catalog::{Catalog, ENTRY_BYTES, FOREIGN_NAMED_MAX, Presence, each_listed, each_segment};
 use crate::repo::reader::Reader;
 use crate::repo::snapshots;
 use crate::repo::{Error, Repository, Result};
@@ -26,8 +26,6 @@ use crate::store::{self, Listed};
 
 /// An LM so much after `now` means that the store's times cannot be believed (P6).
 const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(1);
-/// So many objects that are not ours are named; all are counted.
-const FOREIGN_NAMED_MAX: usize = 1000;
 
 /// So many lines of a large segment stand for all of them.
 const LINES_SAMPLED: usize = 1024;

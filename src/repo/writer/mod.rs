@@ -177,6 +177,11 @@ impl Writer {
         !self.inner.distrusted.contains(&pack) && self.inner.catalog.pack(pack).is_some_and(super::catalog::CatalogPack::usable)
     }
 
+    /// The same, or one that this session has written.
+    pub fn usable_now(&self, pack: PackId) -> bool {
+        self.usable(pack) || lock(&self.inner.totals).packs.contains(&pack)
+    }
+
     /// B3: remember a pack that the snapshot will rely on.
     pub fn rely(&self, pack: PackId) {
         lock(&self.inner.relied).insert(pack);
