@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use synapse_backup::format::keys;
 use synapse_backup::ops::backup;
 use synapse_backup::ops::drill::{self, Databases, Media, Report};
 use synapse_backup::ops::restore::DatabaseTarget;
 use synapse_backup::ops::{Part, inspect};
-use synapse_backup::repo::Repository;
+use synapse_backup::repo::{Repository, catalog, snapshots};
 
 use crate::cluster::shared;
 use crate::homeserver::Home;
@@ -103,8 +104,51 @@ async fn a_part_of_a_homeserver_does_not_pass_for_a_whole_one() {
         }
         let report = drilled(&repository, &options).await;
         assert!(!report.passed, "{parts:?}");
+        // There is no whole one that `latest` could mean.
+        options.snapshot = "latest".into();
+        assert_eq!(drilled(&repository, &options).await.snapshot, report.snapshot);
         let said: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert!(said.len() == 1 && said[0].starts_with(wanted), "{parts:?}: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_that_is_drilled_is_the_newest_whole_one() {
+    let home = Home::new();
+    let repository = fresh().await;
+    let folder = tempfile::tempdir().unwrap();
+    let whole = backup::backup(&repository, &home.discover(), &crate::rig::options(), &run())
+        .await
+        .unwrap();
+    let whole = whole.snapshot.unwrap();
+    let document = snapshots::find(&repository, &whole, false).await.unwrap().snapshot;
+    let mut stored = 0;
+    for prefix in [keys::PACKS, keys::INDEX] {
+        let listed = catalog::each_listed(&repository, prefix, |object| stored += object.bytes).await;
+        listed.unwrap();
+    }
+    assert_eq!(document.totals.sent_bytes, stored, "the first snapshot has sent all that is there");
+    let partial = backup::Options {
+        parts: [Part::Config].into(),
+        ..crate::rig::options()
+    };
+    let partial = backup::backup(&repository, &home.discover(), &partial, &run())
+        .await
+        .unwrap()
+        .snapshot
+        .unwrap();
+    assert_eq!(
+        snapshots::find(&repository, "latest", false).await.unwrap().snapshot.id.to_string(),
+        partial
+    );
+    for name in ["latest".to_owned(), format!("latest:{}", document.server_name)] {
+        let report = drilled(&repository, &options(folder.path(), &name, "newest_whole")).await;
+        assert_eq!(
+            (report.passed, report.snapshot),
+            (true, whole.clone()),
+            "{name}: {:?}",
+            report.problems
+        );
     }
 }
 

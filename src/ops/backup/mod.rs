@@ -349,7 +349,7 @@ impl Taking<'_> {
                 items,
                 read_bytes: read_bytes(taken),
                 new_bytes: writer.new_bytes(),
-                sent_bytes: 0,
+                sent_bytes: writer.sent_bytes(),
             },
             seconds: prepared.started.elapsed().as_secs(),
         }

@@ -5,6 +5,7 @@
 //! against the configuration. Nothing of it remains, however the drill ends; what was found is recorded in the repository.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,7 +16,8 @@ use super::{Limits, Part, Run, Tools, retention, signers};
 use crate::format::FORMAT_VERSION;
 use crate::format::drill::{Drill, DrillCheck};
 use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
-use crate::repo::{Repository, drills, snapshots};
+use crate::repo::snapshots::{self, Loaded};
+use crate::repo::{self, Repository, drills};
 
 mod alive;
 mod checks;
@@ -113,9 +115,7 @@ pub struct Report {
 /// Bring a snapshot back on trial.
 pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let began = Instant::now();
-    let found = run
-        .until_cancelled(snapshots::find(repository, &options.snapshot, options.late))
-        .await?;
+    let found = run.until_cancelled(choose(repository, options)).await?;
     repository.trust(&found)?;
     run.until_cancelled(signers::warn_of_others(repository)).await?;
     if let Databases::Given(given) = &options.databases {
@@ -151,6 +151,26 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
         checks: checks.into_list(),
         problems,
     })
+}
+
+/// The snapshot that is meant. One that was taken with `--only` cannot pass: in its place `latest` means the newest whole one of the
+/// same homeserver, if there is any, which is told.
+async fn choose(repository: &Repository, options: &Options) -> repo::Result<Loaded> {
+    let found = snapshots::find(repository, &options.snapshot, options.late).await?;
+    let is_whole = |snapshot: &Snapshot| retention::parts_of(snapshot).len() == super::all_parts().len();
+    let is_latest = options.snapshot == "latest" || options.snapshot.starts_with("latest:");
+    if !is_latest || is_whole(&found.snapshot) {
+        return Ok(found);
+    }
+    let [whole] = snapshots::newest_that(repository, Some(&found.snapshot.server_name), [&is_whole]).await?;
+    let Some(whole) = whole else { return Ok(found) };
+    tracing::warn!(
+        "the newest snapshot {} was taken with --only: {} of {} is the newest that is whole",
+        found.snapshot.id,
+        whole.snapshot.id,
+        whole.time()
+    );
+    Ok(Arc::unwrap_or_clone(whole))
 }
 
 /// Load, write, ask.

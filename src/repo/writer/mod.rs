@@ -104,6 +104,8 @@ struct Inner {
     broken: CancellationToken,
     totals: Mutex<Finished>,
     new_bytes: std::sync::atomic::AtomicU64,
+    /// Of packs that were answered.
+    sent_bytes: std::sync::atomic::AtomicU64,
     /// B3: every pack that what was stored relies on.
     relied: Mutex<BTreeSet<PackId>>,
     /// Multipart uploads that were begun and not completed.
@@ -144,6 +146,7 @@ impl Writer {
             broken: CancellationToken::new(),
             totals: Mutex::new(Finished::default()),
             new_bytes: std::sync::atomic::AtomicU64::new(0),
+            sent_bytes: std::sync::atomic::AtomicU64::new(0),
             relied: Mutex::default(),
             open_uploads: Mutex::default(),
         };
@@ -170,6 +173,11 @@ impl Writer {
     /// Raw bytes that the repository did not have.
     pub fn new_bytes(&self) -> u64 {
         self.inner.new_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Bytes of the packs and segments that were answered; tries that failed are not counted.
+    pub fn sent_bytes(&self) -> u64 {
+        self.inner.sent_bytes.load(std::sync::atomic::Ordering::Relaxed) + self.inner.segments.sent_bytes()
     }
 
     /// A pack that this run may rely on as a hint (B1): named by a segment, in `packs/`, not condemned.

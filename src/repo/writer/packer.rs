@@ -344,6 +344,7 @@ async fn end(writer: Writer, open: OpenPack, last: Bytes, bytes: u64, permit: Ow
     let noted = match landed {
         Ok(table) => {
             note_pack(&writer, provisional, table.id);
+            writer.inner.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
             let pack = SegmentPack { id: table.id, kind, bytes };
             writer.inner.segments.add(&writer.inner.repository, pack, table.entries).await
         }

@@ -4,6 +4,7 @@
 //! segment of unknown outcome is written again under a new key (G1).
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,7 @@ pub(super) struct Segments {
     run: ObjectId,
     pending: Mutex<Pending>,
     stopped: CancellationToken,
+    sent_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -44,11 +46,17 @@ impl Segments {
             run,
             pending: Mutex::default(),
             stopped: CancellationToken::new(),
+            sent_bytes: AtomicU64::new(0),
         }
     }
 
     pub(super) fn run(&self) -> ObjectId {
         self.run
+    }
+
+    /// Bytes of the segments that were answered, before they were sealed.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// The ticker ends.
@@ -78,6 +86,7 @@ impl Segments {
         if packs.is_empty() {
             return Ok(());
         }
+        let bytes = index::encoded_segment_bytes(packs.len(), entries.len());
         put_segment(
             repository,
             Segment {
@@ -86,7 +95,9 @@ impl Segments {
                 entries,
             },
         )
-        .await
+        .await?;
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn is_old(&self) -> bool {
