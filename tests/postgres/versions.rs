@@ -155,7 +155,9 @@ async fn a_lent_database_of_14_is_emptied_though_public_is_not_ours() {
         old().script(
             &lent,
             "SET ROLE lender; CREATE DOMAIN \"odd name\" AS int; CREATE FUNCTION thrice(m mood) RETURNS \"odd name\" LANGUAGE sql AS 'SELECT 3'; \
-             CREATE TABLE uses (m mood, n \"odd name\" DEFAULT twice(1)); CREATE VIEW \"v v\" AS SELECT thrice(m) FROM uses; CREATE TYPE pair AS (a mood)",
+             CREATE TABLE numbered (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY); \
+             CREATE TABLE points (id bigint GENERATED ALWAYS AS IDENTITY, n bigint); ALTER TABLE points ADD FOREIGN KEY (n) REFERENCES numbered; \
+             ALTER TABLE numbered ADD other text DEFAULT 'rewrites its row'; CREATE TABLE uses (m mood, n \"odd name\" DEFAULT twice(1)); CREATE VIEW \"v v\" AS SELECT thrice(m) FROM uses; CREATE TYPE pair AS (a mood)",
         );
         scratch.clean(&tools).await.unwrap();
         let mut session = Session::open(&info, &tools, Purpose::Write, 5).await.unwrap();

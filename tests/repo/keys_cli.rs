@@ -146,6 +146,19 @@ async fn a_recipient_is_removed_and_a_lost_writer_key_is_replaced() {
 
     // Content needs an identity, and then it is done.
     machine.run(&["rekey", "--packs"], 12);
+    // An identity that opens nothing here seals nothing anew, and says so.
+    machine.write("stranger.txt", &Identity::generate().to_text());
+    let report = machine.report(&["rekey", "--packs", "--identity", "stranger.txt"], 3);
+    let said = report["problems"][0]["message"].as_str().unwrap();
+    assert!(said.contains("whoever had those keys still opens them"), "{report}");
+    let listed = machine.report(&["keys", "list", "--packs", "--identity", "desk.txt"], 0);
+    let packs = listed["sealed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|kind| kind["kind"] == "packs")
+        .unwrap();
+    assert_eq!(packs["opened_by"][desk.to_string()], 1, "{listed}");
     let report = machine.report(&["rekey", "--packs", "--identity", "safe.txt"], 0);
     assert_eq!(
         (&report["snapshots"]["resealed"], &report["problems"]),

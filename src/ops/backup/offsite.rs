@@ -29,7 +29,8 @@ pub(super) struct Offsite {
     failures: Arc<AtomicU32>,
 }
 
-/// So many objects in a row that are not given are the bucket's fault, and end the run: each takes minutes of trying again.
+/// So many objects in a row that are not given are the bucket's fault. It is not asked in this run any more: each takes
+/// minutes of trying again.
 const FAILURES_MAX: u32 = 10;
 
 /// Open every S3 provider of the homeserver, each for so many requests at once. Nothing is asked of it yet.
@@ -122,6 +123,10 @@ pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> an
 }
 
 async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Result<Outcome> {
+    if bucket.failures.load(Ordering::SeqCst) >= FAILURES_MAX {
+        let message = format!("the media bucket did not give the last {FAILURES_MAX} objects, and is not asked any more in this run");
+        return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
+    }
     let key = format!("{}{path}", bucket.prefix);
     let (mut whole, mut blobs, mut read) = (Sha256::new(), Vec::new(), 0);
     loop {
@@ -146,7 +151,8 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
                 let message = format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}");
                 return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
             }
-            Err(error @ Error::Failed { .. }) if bucket.failures.fetch_add(1, Ordering::SeqCst) < FAILURES_MAX => {
+            Err(error @ Error::Failed { .. }) => {
+                bucket.failures.fetch_add(1, Ordering::SeqCst);
                 let message = format!("the media bucket does not give it: {:#}", anyhow::Error::from(error));
                 return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
             }

@@ -181,6 +181,13 @@ async fn packs(
         let message = "a blob that a snapshot needs is damaged in this pack or sealed to others; it stays as it is".to_owned();
         tell(report, run, ProblemKind::Damaged, keys::pack(*pack), message);
     }
+    if let Some(first) = applied.not_opened.first() {
+        let message = format!(
+            "{} packs are sealed to keys of which none is at hand: they stay as they are, and whoever had those keys still opens them",
+            applied.not_opened.len()
+        );
+        tell(report, run, ProblemKind::Unreadable, keys::pack(*first), message);
+    }
     report.applied = Some(applied);
     Ok(())
 }

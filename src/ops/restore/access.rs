@@ -166,6 +166,6 @@ fn as_superuser(info: &ConnInfo, program: &str) -> String {
     }
 }
 
-const DEFAULT_PORT: u16 = 5432;
+pub(super) const DEFAULT_PORT: u16 = 5432;
 /// Where the programs of Debian and Red Hat look by themselves.
 const USUAL_FOLDER: &str = "/var/run/postgresql";

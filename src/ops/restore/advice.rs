@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::access::DEFAULT_PORT;
 use super::databases::Target;
 use super::identity::RestoredKey;
 use super::load::{forgets_remote_media, will_forget};
@@ -13,7 +14,7 @@ use super::{Options, plan, wants};
 use crate::format::ItemPath;
 use crate::format::snapshot::{ConfigItem, ConfigRole, Snapshot};
 use crate::ops::Part;
-use crate::synapse::postgres::ConnInfo;
+use crate::synapse::postgres::{ConnInfo, nearby};
 use crate::synapse::{Engine, ListenerPlace};
 
 /// What was brought back.
@@ -83,8 +84,9 @@ fn moved(ending: &Ending<'_>) -> Option<String> {
     let target = main_target(ending)?;
     let configured = configured(ending)?;
     let place = |info: &ConnInfo| {
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        (text(info.host()), info.port(), text(info.database()))
+        // This machine has several names, and the port need not be said.
+        let host = info.host().filter(|host| !nearby::is_here(Some(host))).map(str::to_owned);
+        (host, info.port().unwrap_or(DEFAULT_PORT), info.database().map(str::to_owned))
     };
     if place(&target.info) == place(&configured) {
         return None;

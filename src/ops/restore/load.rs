@@ -13,10 +13,10 @@ use futures::future::{join_all, try_join, try_join_all};
 use futures::stream::{self, BoxStream, Peekable, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
-use super::databases::Checked;
+use super::databases::{Checked, Target};
 use super::{Options, wants};
 use crate::format::snapshot::{Database, Snapshot, Stream};
-use crate::ops::connect::{LOCK_SECONDS, archive_version};
+use crate::ops::connect::{self, LOCK_SECONDS, archive_version};
 use crate::ops::{Error, Part, Run};
 use crate::repo;
 use crate::repo::reader::{Reader, Window};
@@ -110,6 +110,9 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
     Ok(loaded)
 }
 
+/// PostgreSQL's `lock_timeout` of 0: none.
+const FOR_EVER: u64 = 0;
+
 /// Tables, by `schema.name`, that nothing is left to do for.
 #[derive(Default)]
 struct Done {
@@ -145,19 +148,23 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
     // The tables with a stream of their own have all of theirs: beside what is built for the others the planner learns of them.
     let build = async { archive.load(Section::AfterData, task.jobs).await.context("build the indexes") };
     let analyze = async {
-        let mut sessions = sessions(task).await?;
+        // Where the role may not have so many connections, it is done when those of the indexes are closed.
+        let Ok(mut sessions) = sessions(task).await else {
+            return Ok(BTreeSet::new());
+        };
         check::analyze(&mut sessions, |table| alone.contains(table)).await?;
         close(sessions).await;
-        Ok(())
+        Ok(alone)
     };
-    let (words, ()) = try_join(build, analyze).await?;
+    let (words, analyzed) = try_join(build, analyze).await?;
     warn(&words);
-    Ok(Done { compared, analyzed: alone })
+    Ok(Done { compared, analyzed })
 }
 
-/// As many sessions as jobs.
+/// As many sessions as jobs. They wait for any lock as long as it takes: a foreign key that is checked beside them holds its
+/// tables for hours.
 async fn sessions(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
-    let open = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, LOCK_SECONDS));
+    let open = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, FOR_EVER));
     Ok(try_join_all(open).await?)
 }
 
@@ -246,6 +253,15 @@ pub(super) fn forgets_remote_media(snapshot: &Snapshot) -> bool {
 pub(super) fn will_forget(snapshot: &Snapshot, options: &Options) -> bool {
     let asked = options.forget_remote_media || wants(options, Part::Media);
     forgets_remote_media(snapshot) && asked && !options.keep_remote_media_rows
+}
+
+/// The same in a database that an earlier restore has loaded, perhaps without the media.
+pub(super) async fn forget_in(target: &Target, options: &Options) -> anyhow::Result<u64> {
+    let tools = connect::tools(&options.tools).await?;
+    let mut session = Session::open(&target.info, &tools, Purpose::Write, LOCK_SECONDS).await?;
+    let forgotten = target::forget_remote_media(&mut session).await?;
+    session.close().await;
+    Ok(forgotten)
 }
 
 /// For the plan.

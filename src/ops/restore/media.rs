@@ -5,14 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
 use super::choice::Choice;
 use super::plan::Plan;
@@ -41,6 +42,8 @@ struct Store<'a> {
     defaults: Ids,
     options: &'a Options,
     is_root: bool,
+    /// With `--to` and `--resume`: the real folder that no link may lead out of. Otherwise there are no links below it yet.
+    within: Option<PathBuf>,
 }
 
 /// A file and the blobs it is made of.
@@ -182,19 +185,35 @@ async fn write_files(reader: &Reader, store: &Store<'_>, waiting: Waiting, repor
     }
     // Files of the same pack together: they are read in few requests.
     files.sort_by_key(|file| file.blobs.first().and_then(|blob| blob.hint));
+    let is_over = AtomicBool::new(false);
     let mut windows = stream::iter(windows(files, reader.window_bytes() / WINDOWS_AT_ONCE as u64))
-        .map(|window| write_window(reader, store, window, run))
-        .buffer_unordered(WINDOWS_AT_ONCE);
-    while let Some(written) = windows.try_next().await? {
-        for file in written {
-            match file {
-                Ok(bytes) => {
-                    report.media_files += 1;
-                    report.written_bytes += bytes;
-                }
-                Err(Unwritten::One(problem)) => note(report, problem, run),
-                Err(Unwritten::All(full)) => return Err(full.into()),
+        .map(|window| async {
+            if is_over.load(Ordering::Relaxed) {
+                return Ok(Vec::new());
             }
+            write_window(reader, store, window, run).await
+        })
+        .buffer_unordered(WINDOWS_AT_ONCE);
+    let mut ended = Ok(());
+    while let Some(written) = windows.next().await {
+        // What is being written is waited for even then, so that nothing is written after the end.
+        if let Err(error) = written.and_then(|written| count(written, report, run)) {
+            is_over.store(true, Ordering::Relaxed);
+            ended = ended.and(Err(error));
+        }
+    }
+    ended
+}
+
+fn count(written: Vec<Written>, report: &mut Report, run: &Run<'_>) -> anyhow::Result<()> {
+    for file in written {
+        match file {
+            Ok(bytes) => {
+                report.media_files += 1;
+                report.written_bytes += bytes;
+            }
+            Err(Unwritten::One(problem)) => note(report, problem, run),
+            Err(Unwritten::All(full)) => return Err(full.into()),
         }
     }
     Ok(())
@@ -282,7 +301,19 @@ impl<'a> Store<'a> {
             defaults: is_root.then(|| options.owner.unwrap_or(as_it_was)),
             options,
             is_root,
+            within: options
+                .to
+                .as_ref()
+                .filter(|to| options.resume && root.starts_with(to))
+                .and_then(|to| fs::canonicalize(to).ok()),
         }
+    }
+
+    /// Would this be written outside of `--to`, over a link that an earlier restore has left?
+    fn leads_out(&self, target: &Path) -> bool {
+        let Some(within) = &self.within else { return false };
+        let there = target.ancestors().skip(1).find(|path| fs::symlink_metadata(path).is_ok());
+        there.is_some_and(|there| !fs::canonicalize(there).is_ok_and(|real| real.starts_with(within)))
     }
 
     fn job(&self, file: &PlannedFile, blobs: &HashMap<BlobId, Result<Bytes, String>>) -> Job {
@@ -296,10 +327,13 @@ impl<'a> Store<'a> {
     fn place(&self, entry: &MediaEntry) -> Place {
         let relative = Path::new(OsStr::from_bytes(entry.path.as_bytes()));
         let inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
-        let target = if inside {
-            Ok(self.root.join(relative))
-        } else {
+        let target = self.root.join(relative);
+        let target = if !inside {
             Err("its path leads out of the media store".to_owned())
+        } else if self.leads_out(&target) {
+            Err(format!("a link above {} leads out of the folder of --to", target.display()))
+        } else {
+            Ok(target)
         };
         let ids = if self.is_root && self.options.owner.is_none() && (entry.uid.is_some() || entry.gid.is_some()) {
             let (uid, gid) = self.defaults.unwrap_or((0, 0));

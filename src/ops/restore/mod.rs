@@ -177,17 +177,18 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         first_steps: looked.first_steps,
         ..Report::default()
     };
-    report.plan.extend(std::mem::take(&mut plan.notes));
-    let is_loaded = |target: &databases::Target| !report.databases_kept.contains(&target.database.name);
-    if load::will_forget(&snapshot, options)
-        && databases
-            .iter()
-            .any(|target| target.database.name == "synapse" && is_loaded(target))
-    {
+    let notes = std::mem::take(&mut plan.notes);
+    report.plan.extend(notes.iter().cloned());
+    let main = databases.iter().find(|target| target.database.name == "synapse");
+    let forgets_in = main.filter(|_| load::will_forget(&snapshot, options));
+    if forgets_in.is_some() {
         report.plan.push(load::FORGETS.into());
     }
     if options.dry_run {
         return Ok(report);
+    }
+    for note in notes {
+        tracing::warn!("{note}");
     }
     for load in looked.loads {
         let loaded = load::load(&reader, &snapshot, load, options, run).await?;
@@ -195,8 +196,11 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
         report.one_time_keys += loaded.one_time_keys;
         report.remote_media_forgotten += loaded.remote_media_forgotten;
     }
+    if let Some(kept) = forgets_in.filter(|target| report.databases_kept.contains(&target.database.name)) {
+        report.remote_media_forgotten += load::forget_in(kept, options).await?;
+    }
     let written = write_files(&reader, &snapshot, &plan, last, options, &mut report, run).await;
-    written.map_err(|error| goes_on(error, &report))?;
+    written.map_err(goes_on)?;
     conclude(&snapshot, saved.as_ref(), &databases, options, &mut report);
     Ok(report)
 }
@@ -217,16 +221,13 @@ async fn write_files(
 }
 
 /// A disk that was full half way: what is there need not be brought back again.
-fn goes_on(error: anyhow::Error, report: &Report) -> anyhow::Error {
+fn goes_on(error: anyhow::Error) -> anyhow::Error {
     if !error.chain().any(<dyn std::error::Error>::is::<write::Full>) {
         return error;
     }
-    let skips: Vec<String> = report.databases.iter().map(|name| format!(" --database {name}=skip")).collect();
-    let loaded = skips.concat();
-    let hint = format!("make room there, then restore again with `--resume{loaded}`: what is there already stays as it is");
     error.context(Error::failed(
         "the restore stopped half way, before homeserver.yaml was written",
-        hint,
+        "make room there, then restore again with the same words and `--resume`: what is there already stays as it is",
     ))
 }
 

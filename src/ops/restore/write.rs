@@ -54,7 +54,15 @@ const PENDING_LETTERS: usize = 6;
 /// Remove what a restore that was killed had begun in this folder (`--resume`). It may hold a secret, and nobody would ever look for it.
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        // Where we may not look, we have begun nothing, or cannot help it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
+            return Ok(());
+        }
         other => other?,
     };
     for entry in entries {

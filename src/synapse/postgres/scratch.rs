@@ -160,7 +160,7 @@ struct Right {
 const MAY_DROP_PUBLIC: &str = "SELECT coalesce(pg_catalog.bool_and(pg_catalog.pg_has_role(current_user, nspowner, 'USAGE')), true) AS is_ours \
     FROM pg_catalog.pg_namespace WHERE nspname = 'public'";
 
-/// What is in `public` and our role's, but not the schema. The statements are made before the first of them runs, since each
+/// What is in `public`, but not the schema, nor what goes with its owner: an extension's, the sequence of an identity column. The statements are made before the first of them runs, since each
 /// may take others' objects away with it.
 const EMPTY_PUBLIC: &str = "DO $$ DECLARE one text; BEGIN FOREACH one IN ARRAY ARRAY( \
     SELECT statement FROM ( \
@@ -169,7 +169,7 @@ const EMPTY_PUBLIC: &str = "DO $$ DECLARE one text; BEGIN FOREACH one IN ARRAY A
     UNION ALL SELECT 2, pg_catalog.format('DROP %s IF EXISTS public.%I CASCADE', CASE c.relkind WHEN 'v' THEN 'VIEW' \
             WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, c.relname) \
         FROM pg_catalog.pg_class AS c WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e') \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND (d.deptype = 'e' OR (d.deptype = 'i' AND c.relkind = 'S'))) \
     UNION ALL SELECT 3, pg_catalog.format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc AS p \
         WHERE p.pronamespace = 'public'::pg_catalog.regnamespace \
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype IN ('e', 'i')) \

@@ -44,14 +44,21 @@ pub(super) fn rekeyed(out: &mut String, report: &rekey::Report, colour: bool) {
     }
     label(out, "index", &counted(report.segments, "segment"));
     if let Some(plan) = &report.plan {
-        let packs = counted(plan.repack.len() as u64, "pack");
+        // Of what was planned, what was done; a dry run has done nothing.
+        let left = report
+            .applied
+            .as_ref()
+            .map_or(0, |applied| applied.not_opened.len() + applied.damaged.len());
+        let moved = (plan.repack.len() - left) as u64;
+        let moved_bytes = report.applied.as_ref().map_or(plan.bytes_moved, |applied| applied.moved_bytes);
+        let packs = counted(moved, "pack");
         let what = if report.packs {
             ""
         } else {
             " of metadata; content stays as it is without --packs"
         };
-        label(out, "packs", &format!("{} in {packs}{what}", bytes(plan.bytes_moved)));
-        if !plan.repack.is_empty() || !plan.condemn.is_empty() {
+        label(out, "packs", &format!("{} in {packs}{what}", bytes(moved_bytes)));
+        if moved > 0 || !plan.condemn.is_empty() {
             label(
                 out,
                 "later",
