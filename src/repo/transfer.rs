@@ -157,6 +157,8 @@ impl<'a> Transfer<'a> {
         drop(ids);
         for (kind, wanted) in unknown {
             match found.get(&wanted.id) {
+                #[cfg(test)]
+                Some(_) if planted(Bug::CopyForgets) => {}
                 Some(pack) => self.writer.rely(*pack),
                 None if self.writer.is_claimed(&wanted.id) => {}
                 None => self.want(kind, wanted).await?,

@@ -282,7 +282,11 @@ async fn copy(source: &Repository, destination: &Repository) -> anyhow::Result<E
     let options = copy::Options {
         choice: Choice::All,
         dry_run: false,
-        limits: LIMITS,
+        // With less, no line of an index is kept at hand.
+        limits: Limits {
+            memory_bytes: 128 << 20,
+            ..LIMITS
+        },
     };
     let report = copy::copy(source, destination, &options, &nobody_looks()).await?;
     let id = |text: &str| text.trim_start_matches("snapshot ").parse::<ObjectId>();
