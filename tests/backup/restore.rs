@@ -605,7 +605,7 @@ async fn rows_of_remote_media_go_with_the_media_or_when_it_is_asked_for() {
             parts: parts.map_or_else(|| to.parts.clone(), |parts| parts.iter().copied().collect()),
             forget_remote_media,
             keep_remote_media_rows,
-            ..to
+            ..to.clone()
         };
         let planned = restore(
             &repository,
@@ -625,6 +625,21 @@ async fn rows_of_remote_media_go_with_the_media_or_when_it_is_asked_for() {
         assert_eq!(rows, (1 - forgotten).to_string(), "{case}");
         let told = report.next_steps.iter().any(|step| step.contains("purge_media_cache"));
         assert_eq!(told, forgotten == 0, "{case}");
+        if parts == Some(&only) && !forget_remote_media && !keep_remote_media_rows {
+            // Whoever brings back the rest afterwards loads nothing, and the rows go all the same.
+            let rest = Options {
+                resume: true,
+                parts: to.parts.clone(),
+                ..options
+            };
+            let report = restore(&repository, "latest", &rest).await.unwrap();
+            assert_eq!((report.databases, report.remote_media_forgotten), (Vec::new(), 1), "{case}");
+            assert_eq!(
+                home.cluster.psql(&database, "SELECT count(*) FROM remote_media_cache"),
+                "0",
+                "{case}"
+            );
+        }
     }
 }
 
@@ -645,6 +660,17 @@ async fn a_copy_never_leaves_its_folder_over_a_link() {
     assert!(refused.contains("leads out of"), "{refused}");
     assert_eq!(files(outside.path()).len(), 0);
     fs::remove_file(&var).unwrap();
+    // Nor over one below the media store, which only the files that go there meet.
+    fs::create_dir_all(var.join("media")).unwrap();
+    let link = var.join("media/local_content");
+    std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+    let report = restore(&story.repository, "latest", &options).await.unwrap();
+    assert!(!report.problems.is_empty());
+    for problem in &report.problems {
+        assert!(problem.message.contains("leads out of the folder of --to"), "{problem:?}");
+    }
+    assert_eq!(files(outside.path()).len(), 0);
+    fs::remove_file(&link).unwrap();
     assert_eq!(restore(&story.repository, "latest", &options).await.unwrap().problems, []);
 }
 

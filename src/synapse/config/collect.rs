@@ -316,7 +316,8 @@ impl Collector {
         let (Ok(end), Ok(metadata)) = (link.canonicalize(), fs::metadata(link)) else {
             return Ok(());
         };
-        if is_system(&end) || self.is_excluded(&end) || self.items.contains_key(&end) {
+        let is_media_store = self.excluded.iter().any(|folder| folder.parent() == Some(&end));
+        if is_system(&end) || is_media_store || self.is_excluded(&end) || self.items.contains_key(&end) {
             return Ok(());
         }
         if metadata.is_file() {
