@@ -124,13 +124,14 @@ pub(super) fn start_ticker(writer: &Writer) {
                 () = segments.stopped.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let ended = packer::end_old(&ticking).await;
+            // First, since a pack of media may have to wait for dumps.
             let written = if segments.is_old() {
                 segments.write(&ticking.inner.repository).await
             } else {
                 Ok(())
             };
-            if let Err(error) = ended.and(written) {
+            let ended = packer::end_old(&ticking).await;
+            if let Err(error) = written.and(ended) {
                 ticking.fail(error);
                 return;
             }

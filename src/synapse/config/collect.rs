@@ -162,12 +162,13 @@ impl Collector {
             path: path.to_path_buf(),
             source,
         })?;
+        let real = root.canonicalize().unwrap_or(root);
         for path in entries {
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
             if metadata.is_symlink() {
                 self.symlink(&path, &metadata, Role::Guess, true)?;
                 // A folder in here, as Kubernetes has `..data`, is where the files of this directory are.
-                let is_own_folder = path.canonicalize().is_ok_and(|end| end.is_dir() && end.starts_with(&root));
+                let is_own_folder = path.canonicalize().is_ok_and(|end| end.is_dir() && end.starts_with(&real));
                 if !is_own_folder {
                     self.tree_links.push((path, Role::Guess, true));
                 }
