@@ -145,7 +145,8 @@ impl Minio {
         let minio = Self { address, endpoint, keeper };
         let until = Instant::now() + Duration::from_secs(30);
         while Instant::now() < until {
-            if minio.is_ready(how.certificates.is_some()) {
+            let has_tls = how.certificates.is_some();
+            if minio.is_ready(has_tls) && (!has_tls || minio.serves()) {
                 return Some(minio);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -167,6 +168,25 @@ impl Minio {
             && stream
                 .read(&mut answer)
                 .is_ok_and(|read| answer[..read].windows(4).any(|four| four == wanted))
+    }
+
+    /// Does it list buckets? Over TLS the look above tells only that somebody listens, which MinIO does before it serves.
+    fn serves(&self) -> bool {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let listed = self.mc(folder.path()).args(["ls", "test"]).output().expect("mc starts");
+        listed.status.success()
+    }
+
+    /// `mc` for this server, called `test`, whatever certificate it has; it keeps its things in a folder.
+    fn mc(&self, folder: &Path) -> Command {
+        let host = self.endpoint.replace("://", &format!("://{ACCESS_KEY}:{SECRET_KEY}@"));
+        let mut command = Command::new(admin());
+        command
+            .arg("--config-dir")
+            .arg(folder)
+            .args(["--insecure", "--json"])
+            .env("MC_HOST_test", host);
+        command
     }
 
     /// Settings for a bucket of this server, without patience for what cannot work.
@@ -205,15 +225,12 @@ impl Minio {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let file = folder.path().join("body");
         std::fs::write(&file, body).expect("a file for the object");
-        let host = self.endpoint.replace("://", &format!("://{ACCESS_KEY}:{SECRET_KEY}@"));
-        let done = Command::new(admin())
-            .arg("--config-dir")
-            .arg(folder.path())
-            .args(["--insecure", "--json", "cp", "--enc-c"])
+        let done = self
+            .mc(folder.path())
+            .args(["cp", "--enc-c"])
             .arg(format!("test/{bucket}/={}", customer_key_base64.trim_end_matches('=')))
             .arg(&file)
             .arg(format!("test/{bucket}/{key}"))
-            .env("MC_HOST_test", host)
             .output()
             .expect("mc starts");
         assert!(
