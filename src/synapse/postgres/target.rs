@@ -14,8 +14,8 @@ use super::{Error, sql};
 /// How long a statement here waits for a lock.
 const LOCK_SECONDS: u64 = 60;
 /// Memory for building an index, per session: the server's own setting if that is larger than what follows from its memory,
-/// which is kept between these: 64 MiB, the default of PostgreSQL, and 512 MiB.
-const INDEX_KIB: (u64, u64) = (64 << 10, 512 << 10);
+/// which is kept between these: 64 MiB, the default of PostgreSQL, and 256 MiB.
+const INDEX_KIB: (u64, u64) = (64 << 10, 256 << 10);
 /// All sessions together get at most such a part of the memory that is free on the server's machine, if that is ours.
 const INDEX_SHARE: u64 = 4;
 
@@ -370,12 +370,12 @@ mod tests {
         };
         for (memory, sessions, free_mib, wanted_mib) in [
             (own_and_shared(64, 128), 2, None, 64),        // PostgreSQL's defaults, of which nothing follows
-            (own_and_shared(64, 1024), 4, None, 256),      // a server of some 4 GiB elsewhere
-            (own_and_shared(64, 8192), 4, None, 512),      // never more than that
+            (own_and_shared(64, 512), 4, None, 128),       // a server of some 2 GiB elsewhere
+            (own_and_shared(64, 8192), 4, None, 256),      // never more than that
             (own_and_shared(2048, 8192), 4, None, 2048),   // unless the administrator has said so
             (own_and_shared(64, 128), 4, Some(1024), 64),  // little is free here
-            (own_and_shared(64, 128), 2, Some(2048), 256), // a quarter of it, by two
-            (own_and_shared(64, 128), 0, Some(1 << 20), 512),
+            (own_and_shared(64, 128), 4, Some(2048), 128), // a quarter of it, by four
+            (own_and_shared(64, 128), 0, Some(1 << 20), 256),
         ] {
             let free_kib = free_mib.map(|mib: u64| mib << 10);
             assert_eq!(
