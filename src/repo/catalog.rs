@@ -3,7 +3,7 @@
 //! Loaded at the start of a run, in one go, into sorted arrays of 52 bytes a blob, as far as they fit the budget.
 //! What does not fit costs bytes or a read of a pack's own table, never correctness.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -296,12 +296,16 @@ pub async fn load_or_metadata(repository: &Repository, entries_bytes_max: usize)
     Ok(catalog)
 }
 
-/// Usable packs that hold these blobs, by streaming the whole index past them.
+/// Usable packs that hold these blobs, by streaming the whole index past them; a preferred one where there is a choice.
 pub(super) async fn find(
     repository: &Repository,
     wanted: &HashSet<BlobId>,
-    usable: impl Fn(PackId) -> bool,
+    usable: impl Fn(&index::SegmentPack) -> bool,
+    preferred: &BTreeSet<PackId>,
 ) -> Result<HashMap<BlobId, PackId>> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
     each_segment(
         repository,
         |_| true,
@@ -309,11 +313,10 @@ pub(super) async fn find(
         |found: &mut HashMap<BlobId, PackId>, _, segment| {
             // What a damaged segment names is as good as not indexed.
             let Ok(segment) = segment else { return Ok(()) };
-            let usable: Vec<Option<PackId>> = segment.packs.iter().map(|pack| usable(pack.id).then_some(pack.id)).collect();
+            let usable: Vec<Option<PackId>> = segment.packs.iter().map(|pack| usable(pack).then_some(pack.id)).collect();
             for entry in segment.entries().flatten() {
-                if let Some(pack) = usable[entry.pack as usize]
-                    && wanted.contains(&entry.blob.id)
-                {
+                let Some(pack) = usable[entry.pack as usize] else { continue };
+                if wanted.contains(&entry.blob.id) && (preferred.contains(&pack) || !found.contains_key(&entry.blob.id)) {
                     found.insert(entry.blob.id, pack);
                 }
             }

@@ -2,10 +2,10 @@
 //!
 //! The index is streamed past the blobs in question, as many packs at once as bounded memory allows; it is never held.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::again::Tries;
-use super::catalog::{Presence, each_segment};
+use super::catalog::{Presence, each_segment, find};
 use super::commit::CheckFailed;
 use super::writer::put_segment;
 use super::{Error, Repository, Result};
@@ -34,7 +34,10 @@ pub(super) async fn repair(
     let mut open: BTreeSet<PackId> = bad.iter().copied().collect();
     while !open.is_empty() {
         let (read, asked) = read_bad(repository, &open, BLOBS_MAX).await?;
-        let elsewhere = find_elsewhere(repository, presence, &read, packs).await?;
+        let wanted = read.values().flat_map(|bad| bad.blobs.keys().copied()).collect();
+        let usable = |pack: &SegmentPack| presence.packs.get(&pack.id) == Some(&pack.bytes) && !presence.condemned.contains(&pack.id);
+        // What is relied on already comes first: few packs are better than many.
+        let elsewhere = find(repository, &wanted, usable, packs).await?;
         for id in asked {
             open.remove(&id);
             packs.remove(&id);
@@ -90,37 +93,6 @@ async fn read_bad(repository: &Repository, open: &BTreeSet<PackId>, blobs_max: u
     )
     .await?;
     Ok((read, asked))
-}
-
-/// Usable packs that hold these blobs; one that is relied on already where there is a choice.
-async fn find_elsewhere(
-    repository: &Repository,
-    presence: &Presence,
-    read: &BTreeMap<PackId, Bad>,
-    packs: &BTreeSet<PackId>,
-) -> Result<HashMap<BlobId, PackId>> {
-    let wanted: HashSet<BlobId> = read.values().flat_map(|bad| bad.blobs.keys().copied()).collect();
-    if wanted.is_empty() {
-        return Ok(HashMap::new());
-    }
-    each_segment(
-        repository,
-        |_| true,
-        HashMap::new,
-        |found: &mut HashMap<BlobId, PackId>, _, segment| {
-            let Ok(segment) = segment else { return Ok(()) };
-            let usable = |pack: &SegmentPack| presence.packs.get(&pack.id) == Some(&pack.bytes) && !presence.condemned.contains(&pack.id);
-            let usable: Vec<Option<PackId>> = segment.packs.iter().map(|pack| usable(pack).then_some(pack.id)).collect();
-            for entry in segment.entries().flatten() {
-                let Some(pack) = usable[entry.pack as usize] else { continue };
-                if wanted.contains(&entry.blob.id) && (packs.contains(&pack) || !found.contains_key(&entry.blob.id)) {
-                    found.insert(entry.blob.id, pack);
-                }
-            }
-            Ok(())
-        },
-    )
-    .await
 }
 
 /// A server-side copy of a pack under a new id, with its index segment (works on sealed packs too).

@@ -153,7 +153,7 @@ impl<'a> Transfer<'a> {
         }
         let ids: HashSet<BlobId> = unknown.iter().map(|(_, wanted)| wanted.id).collect();
         let writer = self.writer;
-        let found = catalog::find(writer.repository(), &ids, |pack| writer.usable_now(pack)).await?;
+        let found = catalog::find(writer.repository(), &ids, |pack| writer.usable_now(pack.id), &writer.relied()).await?;
         drop(ids);
         for (kind, wanted) in unknown {
             match found.get(&wanted.id) {
