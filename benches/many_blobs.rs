@@ -20,7 +20,7 @@ use synapse_backup::format::list::ListEntry;
 use synapse_backup::format::repository::RepositoryInfo;
 use synapse_backup::format::snapshot::Snapshot;
 use synapse_backup::format::{PackKind, keys};
-use synapse_backup::repo::commit::commit;
+use synapse_backup::repo::commit::{Relied, commit};
 use synapse_backup::repo::writer::{Budget, Gatherer, ListWriter, Stored, Writer};
 use synapse_backup::repo::{Ids, Repository, open};
 use synapse_backup::store::counters::Counters;
@@ -114,6 +114,7 @@ async fn fill(folder: &Path, blobs: u64) {
     };
     relied.extend(writer.finish().await.unwrap().packs);
     let time = repository.date().await.unwrap();
+    let relied = Relied::from(relied);
     let committed = commit(&repository, &relied, |id, packs| Snapshot {
         id,
         packs: packs.iter().copied().collect(),

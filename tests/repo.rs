@@ -21,6 +21,8 @@ mod calls;
 mod copied;
 #[path = "repo/damage.rs"]
 mod damage;
+#[path = "repo/distrust.rs"]
+mod distrust;
 #[path = "repo/faults.rs"]
 mod faults;
 #[path = "repo/figures.rs"]

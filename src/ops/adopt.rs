@@ -147,7 +147,7 @@ async fn adopt_one(repository: &Repository, one: &Loaded, holders: &mut Holders)
     loop {
         let held = holders.of(repository, &one.snapshot).await?;
         let why = match held.lost {
-            0 => match commit_again(repository, &held.packs, &object).await {
+            0 => match commit_again(repository, &held.packs.into(), &object).await {
                 Ok(_) => return Ok(None),
                 Err(CheckFailed::Gone(packs)) => gone(&packs),
                 Err(CheckFailed::Error(error)) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalog::Catalog;
-use super::commit::CheckFailed;
+use super::commit::{CheckFailed, Relied};
 use super::writer::{Budget, Writer};
 use super::{Error, Repository, Result};
 use crate::format::PackId;
@@ -68,14 +68,14 @@ pub async fn attempts<T, E: From<Error>>(
 
 /// Everything of an attempt is stored: wait until it is answered and named by segments (B2). Gives all packs that it relies on (B3),
 /// or those among them that are known not to be whole: what they hold must be sent again.
-pub async fn finish(writer: &Writer, damaged: &BTreeSet<PackId>) -> Result<Attempt<BTreeSet<PackId>>> {
+pub async fn finish(writer: &Writer, damaged: &BTreeSet<PackId>) -> Result<Attempt<Relied>> {
     let finished = writer.finish().await?;
-    let mut relied = writer.relied();
-    relied.extend(finished.packs);
-    let damaged: Vec<PackId> = damaged.intersection(&relied).copied().collect();
-    if damaged.is_empty() {
-        Ok(Attempt::Done(relied))
-    } else {
-        Ok(Attempt::Gone(damaged))
+    let mut packs = writer.relied();
+    packs.extend(finished.packs);
+    let gone: Vec<PackId> = damaged.intersection(&packs).copied().collect();
+    if !gone.is_empty() {
+        return Ok(Attempt::Gone(gone));
     }
+    let distrusted = writer.distrusted().union(damaged).copied().collect();
+    Ok(Attempt::Done(Relied { packs, distrusted }))
 }

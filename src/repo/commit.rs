@@ -41,6 +41,23 @@ impl<E: Into<Error>> From<E> for CheckFailed {
     }
 }
 
+/// What a commit goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Relied {
+    /// B3: every pack that the snapshot relies on.
+    pub packs: BTreeSet<PackId>,
+    /// Packs that nothing relies on, whatever index and listings say: this run has seen that they are gone or not whole.
+    pub distrusted: BTreeSet<PackId>,
+}
+
+impl From<BTreeSet<PackId>> for Relied {
+    /// Nothing is known against any pack.
+    fn from(packs: BTreeSet<PackId>) -> Self {
+        let distrusted = BTreeSet::new();
+        Self { packs, distrusted }
+    }
+}
+
 /// A check that held: the packs to name in the snapshot, and the store's time before it began.
 #[derive(Debug, Clone)]
 pub struct Checked {
@@ -54,8 +71,8 @@ pub struct Checked {
 ///
 /// A pack that is condemned but still there is copied to a new id; one whose blobs are all in other usable packs is
 /// replaced by those. What remains is [`CheckFailed::Gone`].
-pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::result::Result<Checked, CheckFailed> {
-    let mut packs = relied.clone();
+pub async fn check(repository: &Repository, relied: &Relied) -> std::result::Result<Checked, CheckFailed> {
+    let mut packs = relied.packs.clone();
     for _ in 0..CHECKS_MAX {
         // B4a, then (b) and (c).
         let base = repository.date().await?;
@@ -74,7 +91,7 @@ pub async fn check(repository: &Repository, relied: &BTreeSet<PackId>) -> std::r
         if bad.is_empty() {
             return Ok(Checked { packs, base });
         }
-        repair(repository, &presence, &bad, &mut packs).await?;
+        repair(repository, &presence, &relied.distrusted, &bad, &mut packs).await?;
     }
     Err(CheckFailed::Error(Error::vanished(&packs)))
 }
@@ -103,7 +120,7 @@ async fn mistaken(
 /// Gives the document that was committed. [`CheckFailed::Gone`]: nothing was committed.
 pub async fn commit(
     repository: &Repository,
-    relied: &BTreeSet<PackId>,
+    relied: &Relied,
     mut finish: impl FnMut(ObjectId, &BTreeSet<PackId>) -> Snapshot,
 ) -> std::result::Result<Snapshot, CheckFailed> {
     let encode = |checked: &Checked, not_after| {
@@ -119,10 +136,10 @@ pub async fn commit(
 }
 
 /// B4 to B6 for a snapshot that was written before, here or in another repository: `object` as it was, but for its
-/// `not_after`, under a key that was never used. `relied` are the packs that hold its blobs in this repository.
+/// `not_after`, under a key that was never used. `relied` names the packs that hold its blobs in this repository.
 ///
 /// Gives the new key. [`CheckFailed::Gone`]: nothing was committed.
-pub async fn commit_again(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
+pub async fn commit_again(repository: &Repository, relied: &Relied, object: &[u8]) -> std::result::Result<String, CheckFailed> {
     let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
     // A copy from another repository keeps its signatures, and gets one for this one where there is a key.
     let object = match &repository.keyring.writer {
@@ -133,7 +150,7 @@ pub async fn commit_again(repository: &Repository, relied: &BTreeSet<PackId>, ob
 }
 
 /// The same for a snapshot that is believed, which the writer key here vouches for from now on.
-pub async fn commit_vouched(repository: &Repository, relied: &BTreeSet<PackId>, object: &[u8]) -> std::result::Result<String, CheckFailed> {
+pub async fn commit_vouched(repository: &Repository, relied: &Relied, object: &[u8]) -> std::result::Result<String, CheckFailed> {
     let (document, _) = snapshot::decode(object).map_err(|source| Error::damaged(keys::SNAPSHOTS, source))?;
     let object = match &repository.keyring.writer {
         Some(writer) => countersign(repository, object, writer)?,
@@ -166,12 +183,7 @@ pub async fn put_late_again(repository: &Repository, object: &[u8]) -> Result<St
     }
 }
 
-async fn again(
-    repository: &Repository,
-    relied: &BTreeSet<PackId>,
-    document: &Snapshot,
-    object: &[u8],
-) -> std::result::Result<String, CheckFailed> {
+async fn again(repository: &Repository, relied: &Relied, document: &Snapshot, object: &[u8]) -> std::result::Result<String, CheckFailed> {
     let encode = |_: &Checked, not_after| {
         let key = keys::snapshot_again(document.time, document.id, repository.ids.object())?;
         Ok((key.clone(), snapshot::with_not_after(object, not_after)?, key))
@@ -182,7 +194,7 @@ async fn again(
 /// Check (B4), PUT within half the window (B5), and believe the store only (B6), until a snapshot counts.
 async fn land<T>(
     repository: &Repository,
-    relied: &BTreeSet<PackId>,
+    relied: &Relied,
     mut encode: impl FnMut(&Checked, Timestamp) -> crate::format::Result<(String, Vec<u8>, T)>,
 ) -> std::result::Result<T, CheckFailed> {
     let window = SignedDuration::from_secs(i64::try_from(repository.info.window_seconds).unwrap_or(i64::MAX));
@@ -190,7 +202,7 @@ async fn land<T>(
     while late < COMMITS_MAX {
         #[cfg(test)]
         let checked = if planted(Bug::CheckAfterCommit) {
-            let (packs, base) = (relied.clone(), repository.date().await?);
+            let (packs, base) = (relied.packs.clone(), repository.date().await?);
             Checked { packs, base }
         } else {
             check(repository, relied).await?

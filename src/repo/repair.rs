@@ -23,10 +23,12 @@ struct Bad {
     blobs: HashMap<BlobId, BlobEntry>,
 }
 
-/// Take other usable copies of the bad packs' blobs, else copy the pack to a new id. `packs` is what is relied on.
+/// Take other usable copies of the bad packs' blobs, else copy the pack to a new id. `packs` is what is relied on; what is
+/// distrusted takes nobody's place.
 pub(super) async fn repair(
     repository: &Repository,
     presence: &Presence,
+    distrusted: &BTreeSet<PackId>,
     bad: &[PackId],
     packs: &mut BTreeSet<PackId>,
 ) -> std::result::Result<(), CheckFailed> {
@@ -35,7 +37,10 @@ pub(super) async fn repair(
     while !open.is_empty() {
         let (read, asked) = read_bad(repository, &open, BLOBS_MAX).await?;
         let wanted = read.values().flat_map(|bad| bad.blobs.keys().copied()).collect();
-        let usable = |pack: &SegmentPack| presence.packs.get(&pack.id) == Some(&pack.bytes) && !presence.condemned.contains(&pack.id);
+        let usable = |pack: &SegmentPack| {
+            let is_there = presence.packs.get(&pack.id) == Some(&pack.bytes);
+            is_there && !presence.condemned.contains(&pack.id) && !distrusted.contains(&pack.id)
+        };
         // What is relied on already comes first: few packs are better than many.
         let elsewhere = find(repository, &wanted, usable, packs).await?;
         for id in asked {

@@ -319,7 +319,7 @@ async fn write(repository: &Repository, night: &Night, inherited: &mut Option<Sh
         packs: packs.iter().copied().collect(),
         ..document(repository, night, &streams, &config, &media, time)
     };
-    let committed = commit::commit(repository, &relied, document).await.unwrap();
+    let committed = commit::commit(repository, &relied.into(), document).await.unwrap();
     expected.id = committed.id.to_string();
     expected
 }

@@ -11,7 +11,7 @@ use synapse_backup::format::list::ListEntry;
 use synapse_backup::format::pack::BlobEntry;
 use synapse_backup::format::snapshot::{self, Snapshot};
 use synapse_backup::format::{BlobId, PackId, PackKind, keys};
-use synapse_backup::repo::commit::commit;
+use synapse_backup::repo::commit::{Relied, commit};
 use synapse_backup::repo::writer::{Budget, ListWriter, Stored, Writer, put_segment};
 use synapse_backup::store::counters::Counters;
 use synapse_backup::store::local;
@@ -102,7 +102,8 @@ async fn a_prune_of_many_blobs_stays_within_its_memory() {
         new_bytes: 0,
     };
     let time = repository.date().await.unwrap();
-    let committed = commit(&repository, &finished.packs, |id, packs| Snapshot {
+    let relied = Relied::from(finished.packs);
+    let committed = commit(&repository, &relied, |id, packs| Snapshot {
         id,
         packs: packs.iter().copied().collect(),
         ..document(&repository, &stored, time)

@@ -26,7 +26,7 @@ fn now<T>(call: impl Future<Output = Result<T, synapse_backup::store::Error>>) -
     call.now_or_never().unwrap().unwrap()
 }
 
-fn condemn(memory: &Memory, packs: &BTreeSet<PackId>) {
+pub(crate) fn condemn(memory: &Memory, packs: &BTreeSet<PackId>) {
     for pack in packs {
         now(memory.put(&keys::condemned(*pack), bytes::Bytes::new()));
     }
@@ -39,7 +39,7 @@ fn delete(memory: &Memory, packs: &BTreeSet<PackId>) {
 }
 
 /// The packs of the dump itself, which a snapshot of `rig` needs first of all.
-fn data_packs(snapshot: &Snapshot) -> BTreeSet<PackId> {
+pub(crate) fn data_packs(snapshot: &Snapshot) -> BTreeSet<PackId> {
     snapshot.databases[0].streams[0]
         .list
         .entries
@@ -55,7 +55,7 @@ fn make_late(memory: &Memory, key: &str) {
     now(memory.put(key, bytes));
 }
 
-async fn over(memory: &Arc<Memory>, act: impl Fn(Kind, &str) + Send + Sync + 'static) -> Repository {
+pub(crate) async fn over(memory: &Arc<Memory>, act: impl Fn(Kind, &str) + Send + Sync + 'static) -> Repository {
     let store: Arc<dyn Store> = Arc::clone(memory) as Arc<dyn Store>;
     open::open(Arc::new(Hook::new(store, act)), Ids::random()).await.unwrap()
 }
@@ -94,17 +94,17 @@ async fn the_check_takes_a_condemned_pack_for_gone_as_soon_as_it_is_marked() {
     let bytes = noise(1, 1 << 20);
     let old = data_packs(&backup(&repository, &mut Bytes::new(&bytes)).await.unwrap());
     // As it is: nothing to do.
-    assert_eq!(check(&repository, &old).await.unwrap().packs, old);
+    assert_eq!(check(&repository, &old.clone().into()).await.unwrap().packs, old);
     // Condemned, and nobody else has its blobs: a copy takes its place.
     condemn(&memory, &old);
-    let copied = check(&repository, &old).await.unwrap().packs;
+    let copied = check(&repository, &old.clone().into()).await.unwrap().packs;
     assert!(copied.is_disjoint(&old) && copied.len() == old.len());
     // Gone, but the copies are there now: they are taken.
     delete(&memory, &old);
-    assert_eq!(check(&repository, &old).await.unwrap().packs, copied);
+    assert_eq!(check(&repository, &old.clone().into()).await.unwrap().packs, copied);
     // Gone without a copy: the caller must send the blobs again.
     delete(&memory, &copied);
-    let gone = check(&repository, &copied).await.unwrap_err();
+    let gone = check(&repository, &copied.clone().into()).await.unwrap_err();
     assert!(matches!(gone, CheckFailed::Gone(packs) if packs.iter().copied().collect::<BTreeSet<_>>() == copied));
 }
 
@@ -259,7 +259,7 @@ fn sweep(memory: &Arc<Memory>, packs: &BTreeSet<PackId>) {
     runtime.block_on(async {
         let repository = open::open(Arc::clone(memory) as Arc<dyn Store>, Ids::random()).await.unwrap();
         condemn(memory, packs);
-        check(&repository, packs).await.unwrap();
+        check(&repository, &packs.clone().into()).await.unwrap();
         for pack in packs {
             memory.delete(&keys::pack(*pack)).await.unwrap();
         }
@@ -274,8 +274,8 @@ async fn a_late_snapshot_that_is_written_again_counts_under_its_own_id() {
     let key = keys::snapshot(late.time, late.id).unwrap();
     make_late(&memory, &key);
     let object = memory.objects()[&key].clone();
-    let packs = late.packs.iter().copied().collect();
-    let again = commit_again(&repository, &packs, &object).await.unwrap();
+    let packs: BTreeSet<PackId> = late.packs.iter().copied().collect();
+    let again = commit_again(&repository, &packs.clone().into(), &object).await.unwrap();
     assert_ne!(again, key, "G1");
     assert_eq!(snapshots::list(&repository).await.unwrap().len(), 2);
     let found = snapshots::find(&repository, "latest", false).await.unwrap();
@@ -285,7 +285,7 @@ async fn a_late_snapshot_that_is_written_again_counts_under_its_own_id() {
     assert_eq!(shown.snapshots.iter().map(|line| line.late).collect::<Vec<_>>(), [false]);
     delete(&memory, &packs);
     assert!(matches!(
-        commit_again(&repository, &packs, &object).await,
+        commit_again(&repository, &packs.clone().into(), &object).await,
         Err(CheckFailed::Gone(_))
     ));
 }
@@ -340,7 +340,7 @@ async fn a_pack_that_goes_before_it_is_copied_is_gone() {
         }
     })
     .await;
-    let gone = check(&repository, &old).await.unwrap_err();
+    let gone = check(&repository, &old.clone().into()).await.unwrap_err();
     assert!(matches!(gone, CheckFailed::Gone(packs) if packs.iter().copied().collect::<BTreeSet<_>>() == old));
 }
 

@@ -1,5 +1,6 @@
 //! Other keys: what is there is sealed anew, whatever call that died in, and a removed key opens nothing that is left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -9,6 +10,7 @@ use synapse_backup::format::seal::{Header, Identity};
 use synapse_backup::format::snapshot::Snapshot;
 use synapse_backup::format::{PackKind, keys};
 use synapse_backup::ops::{self, prune, rekey};
+use synapse_backup::repo::commit::Relied;
 use synapse_backup::repo::keyring::Keyring;
 use synapse_backup::repo::{Repository, snapshots, tags};
 use synapse_backup::store::Store;
@@ -281,7 +283,7 @@ async fn a_forged_snapshot_is_not_vouched_for_and_does_not_take_the_place_of_the
         ..keys.of_server()
     };
     let thief_here = open_with(memory.clone(), as_thief).await;
-    let packs = true_one.packs.iter().copied().collect();
+    let packs = Relied::from(true_one.packs.iter().copied().collect::<BTreeSet<_>>());
     let forged = synapse_backup::repo::commit::commit(&thief_here, &packs, |_, _| Snapshot {
         server_name: "evil.example.org".into(),
         time: true_one.time + SignedDuration::from_secs(1),
@@ -311,7 +313,7 @@ async fn of_two_objects_of_a_snapshot_the_authentic_one_is_read() {
     // The other one landed earlier.
     memory.clock().advance(SignedDuration::from_mins(-30));
     let other = open_with(memory.clone(), as_stranger).await;
-    let packs = true_one.packs.iter().copied().collect();
+    let packs = Relied::from(true_one.packs.iter().copied().collect::<BTreeSet<_>>());
     let twice = synapse_backup::repo::commit::commit(&other, &packs, |_, _| Snapshot {
         time: true_one.time + SignedDuration::from_secs(1),
         ..true_one.clone()

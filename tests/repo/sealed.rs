@@ -187,7 +187,7 @@ async fn a_condemned_pack_is_copied_sealed() {
         put(&memory, &keys::condemned(*id), Vec::new()).await;
     }
     let relied: BTreeSet<_> = first.packs.iter().copied().collect();
-    let checked = commit::check(&repository, &relied).await.unwrap();
+    let checked = commit::check(&repository, &relied.clone().into()).await.unwrap();
     assert!(checked.packs.is_disjoint(&relied), "{checked:?}");
     for id in &first.packs {
         memory.delete(&keys::sealed(&keys::pack(*id))).await.unwrap();
@@ -288,7 +288,7 @@ async fn a_copy_keeps_its_signature_and_gets_one_of_its_new_home() {
     let to = init_sealed(store.clone(), &ours).await;
     let listed = snapshots::list(&from).await.unwrap();
     let object = from.store().get(&listed[0].key, ByteRange::All).await.unwrap().bytes;
-    commit::commit_again(&to, &BTreeSet::new(), &object).await.unwrap();
+    commit::commit_again(&to, &commit::Relied::default(), &object).await.unwrap();
     let copy = snapshots::find(&to, "latest", false).await.unwrap();
     assert_eq!(to.doubt(&copy), None);
     assert_eq!(to.signer_of(&copy), Some(ours.writer.signer()));

@@ -142,6 +142,7 @@ impl Home {
         let mut relied = writer.relied();
         relied.extend(finished.packs);
         let plain = rig::document(repository, &stored.unwrap(), time);
+        let relied = commit::Relied::from(relied);
         let committed = commit::commit(repository, &relied, |id, packs| Snapshot {
             id,
             packs: packs.iter().copied().collect(),

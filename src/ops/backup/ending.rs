@@ -15,7 +15,7 @@ use crate::format::{ObjectId, PackId, keys};
 use crate::ops::{Error, Run};
 use crate::repo::Repository;
 use crate::repo::attempts::Attempt;
-use crate::repo::commit::{self, CheckFailed};
+use crate::repo::commit::{self, CheckFailed, Relied};
 
 /// What a commit that is on its way gets to come to its end after the signal.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const WITHDRAW_PATIENCE: Duration = Duration::from_secs(1);
 /// Check and commit (B4 to B6).
 pub(super) async fn commit(
     repository: &Repository,
-    relied: &BTreeSet<PackId>,
+    relied: &Relied,
     document: impl Fn(ObjectId, &BTreeSet<PackId>) -> Snapshot,
     run: &Run<'_>,
 ) -> anyhow::Result<Attempt<Snapshot>> {

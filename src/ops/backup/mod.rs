@@ -183,7 +183,7 @@ impl Taking<'_> {
             return Ok(Attempt::Done(Box::new(report::of(None, &taken, writer, self.homeserver))));
         }
         let newest = self.prepared.bases.newest.as_deref();
-        let extend = extend::extend_due(writer.repository(), &relied, newest, self.options.limits.connections);
+        let extend = extend::extend_due(writer.repository(), &relied.packs, newest, self.options.limits.connections);
         let extended = run.until_cancelled(extend).await.context("extend the retention")?;
         let document = |id: ObjectId, packs: &BTreeSet<PackId>| self.document(id, packs, &taken);
         let committed = match ending::commit(writer.repository(), &relied, document, run).await? {

@@ -87,7 +87,7 @@ pub(super) async fn anew(repository: &Repository, options: &Options, run: &Run<'
     }
     segments(repository, &mut report, run).await?;
     // Before any pack is marked, so that what they rely on is there and stays.
-    report.snapshots = snapshots::rewrite(repository, &relied(&survey), &mut report.problems, run).await?;
+    report.snapshots = snapshots::rewrite(repository, &relied(&survey).into(), &mut report.problems, run).await?;
     packs(repository, &plan, &survey, options, &mut report, run).await?;
     Ok(report)
 }

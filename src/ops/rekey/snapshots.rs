@@ -4,17 +4,17 @@
 //! without being written again. One that is believed gets the signature of the writer key here; nobody else's word is
 //! taken on, so who has lost a writer key pins the old signer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::format::snapshot::{Problem, ProblemKind};
 use crate::format::writer_key::{Signature, Signer, WriterKey};
-use crate::format::{BlobId, ObjectId, PackId};
+use crate::format::{BlobId, ObjectId};
 use crate::ops::items::stop_if_cancelled;
 use crate::ops::{Error, Run};
-use crate::repo::commit::{self, CheckFailed};
+use crate::repo::commit::{self, CheckFailed, Relied};
 use crate::repo::snapshots::{self, Loaded, SnapshotKey};
 use crate::repo::{self, Repository};
 use crate::store;
@@ -38,10 +38,10 @@ pub struct Rewritten {
 /// What was written already under one id: the hash of the document, whether it is doubted, whether it is late.
 type Written = Vec<(BlobId, bool, bool)>;
 
-/// All of them. `relied` are the packs that hold every blob that any snapshot needs.
+/// All of them. `relied` names the packs that hold every blob that any snapshot needs.
 pub(super) async fn rewrite(
     repository: &Repository,
-    relied: &BTreeSet<PackId>,
+    relied: &Relied,
     problems: &mut Vec<Problem>,
     run: &Run<'_>,
 ) -> anyhow::Result<Rewritten> {
@@ -88,7 +88,7 @@ async fn ranked(repository: &Repository) -> repo::Result<Vec<SnapshotKey>> {
 /// One object: written again, and then deleted. Gives why it could not be deleted, if it could not.
 async fn one(
     repository: &Repository,
-    relied: &BTreeSet<PackId>,
+    relied: &Relied,
     key: &SnapshotKey,
     written: &mut BTreeMap<ObjectId, Written>,
     done: &mut Rewritten,
@@ -108,7 +108,7 @@ async fn one(
             repository.store().delete(&key.key).await?;
         }
         #[cfg(test)]
-        let relied = if planted(Bug::RekeyForgets) { &BTreeSet::new() } else { relied };
+        let relied = if planted(Bug::RekeyForgets) { &Relied::default() } else { relied };
         let vouches = !doubted && !has_signed(repository, &loaded);
         let new = match (loaded.late, vouches) {
             (true, _) => commit::put_late_again(repository, &object).await?,

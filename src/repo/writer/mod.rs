@@ -170,6 +170,11 @@ impl Writer {
         &self.inner.catalog
     }
 
+    /// Packs that are not to be relied on, whatever the index says.
+    pub fn distrusted(&self) -> &BTreeSet<PackId> {
+        &self.inner.distrusted
+    }
+
     /// Raw bytes that the repository did not have.
     pub fn new_bytes(&self) -> u64 {
         self.inner.new_bytes.load(std::sync::atomic::Ordering::Relaxed)
