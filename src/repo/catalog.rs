@@ -281,19 +281,26 @@ pub async fn each_listed(repository: &Repository, prefix: &str, mut each: impl F
 /// Index first, listings after: a pack is usable when all three agree (B1). Segments that cannot be decoded are
 /// named in [`Catalog::damaged`]; a segment that vanished meanwhile starts the load again (G3).
 pub async fn load(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
-    load_chosen(repository, entries_bytes_max, |_| true).await
+    let entries_max = entries_bytes_max / ENTRY_BYTES;
+    load_by(repository, |catalog, segment| catalog.add(segment, entries_max, |_| true)).await
 }
 
 /// The same; where that does not fit, of all entries only those of metadata: what leads to other blobs is always at hand.
 pub async fn load_or_metadata(repository: &Repository, entries_bytes_max: usize) -> Result<Catalog> {
-    let catalog = load(repository, entries_bytes_max).await?;
-    if !catalog.truncated {
-        return Ok(catalog);
-    }
-    drop(catalog);
-    let mut catalog = load_chosen(repository, entries_bytes_max, |pack| pack.kind == PackKind::Metadata).await?;
-    catalog.truncated = true;
-    Ok(catalog)
+    let entries_max = entries_bytes_max / ENTRY_BYTES;
+    let add = |catalog: &mut Catalog, segment: &SegmentRead<'_>| {
+        if !catalog.truncated {
+            catalog.add(segment, entries_max, |_| true)?;
+            if !catalog.truncated {
+                return Ok(());
+            }
+            // Here it turns out. What this segment has brought already comes twice, and one of the two goes in the end.
+            let Catalog { packs, entries, .. } = catalog;
+            entries.retain(|entry| packs[entry.pack as usize].kind == PackKind::Metadata);
+        }
+        catalog.add(segment, entries_max, |pack| pack.kind == PackKind::Metadata)
+    };
+    load_by(repository, add).await
 }
 
 /// Usable packs that hold these blobs, by streaming the whole index past them; a preferred one where there is a choice.
@@ -326,15 +333,14 @@ pub(super) async fn find(
     .await
 }
 
-async fn load_chosen(repository: &Repository, entries_bytes_max: usize, chosen: impl Fn(&index::SegmentPack) -> bool) -> Result<Catalog> {
-    let entries_max = entries_bytes_max / ENTRY_BYTES;
+async fn load_by(repository: &Repository, add: impl Fn(&mut Catalog, &SegmentRead<'_>) -> format::Result<()>) -> Result<Catalog> {
     let mut catalog = each_segment(
         repository,
         |_| true,
         Catalog::default,
         |catalog, listed, segment| {
             catalog.segments += 1;
-            if let Err(error) = segment.and_then(|segment| catalog.add(&segment, entries_max, &chosen)) {
+            if let Err(error) = segment.and_then(|segment| add(catalog, &segment)) {
                 catalog.damaged.push((listed.key.clone(), error.to_string()));
             }
             Ok(())

@@ -5,10 +5,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use synapse_backup::format::{BlobId, PackKind};
 use synapse_backup::ops::{Limits, copy};
 use synapse_backup::repo::Repository;
-use synapse_backup::store::counters::Counters;
-use synapse_backup::store::local;
+use synapse_backup::repo::catalog::{self, Catalog};
+use synapse_backup::store::counters::{Counters, Kind};
+use synapse_backup::store::wrappers::Record;
+use synapse_backup::store::{Store, local};
 
 use crate::rig::{Bytes, LIMITS, backup, init, init_with_small_blobs, memory, noise, read, run, verify};
 
@@ -48,6 +51,35 @@ async fn what_the_destination_has_is_not_sent_again_although_its_index_does_not_
     );
     assert!(read(&destination, "latest").await.unwrap() == second);
     assert_eq!(verify(&destination).await.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_index_that_does_not_fit_metadata_stays_and_nothing_is_read_twice() {
+    let record = Arc::new(Record::new(memory()));
+    let repository = init_with_small_blobs(Arc::clone(&record) as Arc<dyn Store>).await;
+    for night in 0..4 {
+        backup(&repository, &mut Bytes::new(&noise(night, 4 << 20))).await.unwrap();
+    }
+    let whole = catalog::load(&repository, 64 << 20).await.unwrap();
+    let metadata = |catalog: &Catalog| -> Vec<BlobId> {
+        let entries = catalog.entries().iter();
+        let metadata = entries.filter(|entry| catalog.packs()[entry.pack as usize].kind == PackKind::Metadata);
+        metadata.map(|entry| entry.blob.id).collect()
+    };
+    let needed = metadata(&whole);
+    assert!(!needed.is_empty() && needed.len() < whole.len() / 4);
+    let begun = record.calls().len();
+    let little = catalog::load_or_metadata(&repository, whole.len() / 2 * catalog::ENTRY_BYTES)
+        .await
+        .unwrap();
+    assert!(little.truncated);
+    assert_eq!((metadata(&little), little.len()), (needed.clone(), needed.len()));
+    let gets = record.calls()[begun..].iter().filter(|call| call.kind == Kind::Get).count();
+    assert_eq!(gets, whole.segments);
+    let all = catalog::load_or_metadata(&repository, whole.len() * catalog::ENTRY_BYTES)
+        .await
+        .unwrap();
+    assert_eq!((all.truncated, all.len()), (false, whole.len()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
