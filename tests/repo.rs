@@ -53,3 +53,5 @@ mod secrets;
 mod sweep;
 #[path = "repo/thrift.rs"]
 mod thrift;
+#[path = "repo/versions.rs"]
+mod versions;

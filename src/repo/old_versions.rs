@@ -5,6 +5,8 @@
 //! overwritten: a key that has several objects was written by somebody else, so it is named and left alone, since the older
 //! one may be the true one. Keys that are not ours are passed over. Nothing of the protocol sees any of this: it knows newest versions only.
 
+use std::collections::BTreeSet;
+
 use futures::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -18,6 +20,9 @@ use crate::store::versions::{Version, Versions};
 const OF_ONE_KEY_MAX: usize = 1000;
 /// So many overwritten keys are named; all are counted.
 const NAMED_MAX: usize = 20;
+/// After so many failures with nothing between them that was answered, the store is in trouble: each has cost all the patience
+/// that a request has, and so would every one of those that are left.
+pub(super) const FAILED_IN_A_ROW_MAX: usize = 3;
 
 /// What was deleted, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -30,10 +35,26 @@ pub struct Cleared {
     pub young: u64,
     /// Old versions that the store holds, or does not let us delete.
     pub held: u64,
+    /// Old versions whose deletion failed for another reason.
+    pub failed: u64,
+    /// The first of them: its key, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_failed: Option<Failed>,
+    /// Several failed in a row, so the rest was not asked for.
+    pub given_up: bool,
     /// Keys that were overwritten, which we never do.
     pub overwritten: u64,
     /// The first of them.
     pub overwritten_keys: Vec<String>,
+}
+
+/// A deletion that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// Of what.
+    pub key: String,
+    /// What the store said, if anything.
+    pub why: String,
 }
 
 /// Whether to delete or only to count.
@@ -51,7 +72,7 @@ pub async fn clear(repository: &Repository, age: SignedDuration, what: Do, at_on
         return Ok(None);
     };
     let before = repository.date().await? - age;
-    let mut cleared = Cleared::default();
+    let (mut cleared, mut failed_in_a_row) = (Cleared::default(), 0);
     let (mut of_key, mut after): (Vec<Version>, _) = (Vec::new(), None);
     loop {
         let page = versions.list_versions("", after.as_ref()).await?;
@@ -73,10 +94,10 @@ pub async fn clear(repository: &Repository, age: SignedDuration, what: Do, at_on
                 cleared.count(version);
             }
         } else {
-            delete(versions, due, at_once, &mut cleared).await?;
+            delete(versions, due, at_once, &mut cleared, &mut failed_in_a_row).await?;
         }
         after = page.next;
-        if after.is_none() {
+        if after.is_none() || cleared.given_up {
             return Ok(Some(cleared));
         }
     }
@@ -87,12 +108,26 @@ impl Cleared {
         self.versions += 1;
         self.bytes += version.bytes.unwrap_or(0);
     }
+
+    fn failed(&mut self, key: &str, error: &StoreError) {
+        self.failed += 1;
+        self.first_failed.get_or_insert_with(|| Failed {
+            key: key.to_owned(),
+            why: error.with_cause(),
+        });
+    }
 }
 
-/// Markers last: one whose object could not be deleted would bring it back.
-async fn delete(versions: &dyn Versions, due: Vec<Version>, at_once: usize, cleared: &mut Cleared) -> Result<()> {
+/// Markers last: one whose object could not be deleted would bring it back. So none where that is not known.
+async fn delete(
+    versions: &dyn Versions,
+    due: Vec<Version>,
+    at_once: usize,
+    cleared: &mut Cleared,
+    failed_in_a_row: &mut usize,
+) -> Result<()> {
     let (objects, markers): (Vec<Version>, Vec<Version>) = due.into_iter().partition(|version| version.bytes.is_some());
-    let mut kept = std::collections::BTreeSet::new();
+    let mut kept = BTreeSet::new();
     for group in [objects, markers] {
         let group: Vec<Version> = group.into_iter().filter(|version| !kept.contains(&version.key)).collect();
         let mut done = stream::iter(group)
@@ -102,15 +137,27 @@ async fn delete(versions: &dyn Versions, due: Vec<Version>, at_once: usize, clea
             })
             .buffer_unordered(at_once.max(1));
         while let Some((version, done)) = done.next().await {
+            *failed_in_a_row = match done {
+                Err(StoreError::Failed { .. }) => *failed_in_a_row + 1,
+                _ => 0,
+            };
             match done {
                 Ok(_) | Err(StoreError::NotFound { .. }) => cleared.count(&version),
-                Err(error @ (StoreError::Denied { .. } | StoreError::Failed { .. })) => {
+                Err(error @ StoreError::Denied { .. }) => {
                     tracing::debug!(key = version.key, %error, "an old version stays");
                     cleared.held += 1;
                     kept.insert(version.key);
                 }
+                Err(error @ StoreError::Failed { .. }) => {
+                    cleared.failed(&version.key, &error);
+                    kept.insert(version.key);
+                }
                 // Nobody answers, or no longer knows us: nothing is held on that account.
                 Err(error) => return Err(error.into()),
+            }
+            if *failed_in_a_row == FAILED_IN_A_ROW_MAX {
+                cleared.given_up = true;
+                return Ok(());
             }
         }
     }

@@ -110,6 +110,12 @@ fn place(url: &str) -> &'static str {
 }
 
 impl Error {
+    /// In one line with what is below it, for where it is one problem among others.
+    pub fn with_cause(&self) -> String {
+        let cause = self.source().map(|source| format!(": {source}"));
+        format!("{self}{}", cause.unwrap_or_default())
+    }
+
     /// What the user can do about it, where something is known.
     pub fn hint(&self) -> Option<Hint> {
         match self {

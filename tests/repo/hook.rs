@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use synapse_backup::store::counters::Kind;
+use synapse_backup::store::versions::Versions;
 use synapse_backup::store::{ByteRange, Call, Got, Head, Page, PartTag, Stamp, Store, UploadId};
 
 type Act = dyn Fn(Kind, &str) + Send + Sync;
@@ -15,12 +16,23 @@ type Act = dyn Fn(Kind, &str) + Send + Sync;
 pub(crate) struct Hook {
     inner: Arc<dyn Store>,
     act: Box<Act>,
+    versions: Option<Arc<dyn Versions>>,
 }
 
 impl Hook {
     /// `act` runs when a call of ours is about to happen.
     pub(crate) fn new(inner: Arc<dyn Store>, act: impl Fn(Kind, &str) + Send + Sync + 'static) -> Self {
-        Self { inner, act: Box::new(act) }
+        Self {
+            inner,
+            act: Box::new(act),
+            versions: None,
+        }
+    }
+
+    /// The same, with old versions.
+    pub(crate) fn with_versions(self, versions: Arc<dyn Versions>) -> Self {
+        let versions = Some(versions);
+        Self { versions, ..self }
     }
 
     fn after<'a, T: Send + 'a>(&'a self, kind: Kind, key: &'a str, call: Call<'a, T>) -> Call<'a, T> {
@@ -80,5 +92,9 @@ impl Store for Hook {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.versions.as_deref()
     }
 }

@@ -542,8 +542,26 @@ async fn an_upload_that_the_store_does_not_give_up_is_told_of_and_stops_nothing(
     assert_eq!((again.problems, memory.open_uploads()), (Vec::new(), 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_gives_up_no_upload_is_not_asked_for_all() {
+    let memory = memory();
+    let fail = Arc::new(Fail::new(memory.clone(), 2, Fault::Before).calls(3).only(&[Kind::Abort]));
+    let repository = init(Arc::clone(&fail) as Arc<dyn Store>).await;
+    for _ in 0..6 {
+        memory.create_upload(&keys::pack(repository.ids().pack())).await.unwrap();
+    }
+    days(&memory, 2);
+    let report = ops::prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    assert_eq!((fail.begun(), memory.open_uploads()), (4, 5));
+    let messages: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert!(
+        messages.len() == 3 && messages[2].contains("2 others were not asked for"),
+        "{messages:?}"
+    );
+}
+
 /// Everything stays by policy.
-fn prune_options() -> ops::prune::Options {
+pub(crate) fn prune_options() -> ops::prune::Options {
     ops::prune::Options {
         dry_run: false,
         keep: ops::retention::Keep::everything(),

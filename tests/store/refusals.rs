@@ -71,6 +71,12 @@ async fn each_refusal_is_told_apart_and_says_what_to_do() {
             false,
         ),
         (refusal(400, "InvalidRequest", "no"), "Failed", "", false),
+        (
+            refusal(400, "InvalidRequest", "Object is WORM protected and cannot be overwritten"),
+            "Denied",
+            "",
+            false,
+        ),
         (refusal(400, "BadDigest", "no"), "Failed", "bad memory", true),
         (refusal(400, "XAmzContentChecksumMismatch", "no"), "Failed", "bad memory", true),
         (refusal(501, "NotImplemented", "no"), "Failed", "s3.provider", false),

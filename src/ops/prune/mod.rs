@@ -139,7 +139,26 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
     report.applied = Some(applied);
     report.compacted = Some(compact(repository, shrink, options, run).await?);
     report.versions = versions(repository, options, run).await?;
+    report.problems.extend(report.versions.as_ref().and_then(not_cleared));
     Ok(report)
+}
+
+/// Old versions that are neither gone nor held.
+fn not_cleared(cleared: &Cleared) -> Option<Problem> {
+    let first = cleared.first_failed.as_ref()?;
+    let others = if cleared.given_up {
+        "; after several failures in a row the others were not asked for: the next prune goes on"
+    } else {
+        ""
+    };
+    Some(Problem {
+        kind: ProblemKind::Deferred,
+        item: first.key.clone(),
+        message: format!(
+            "{} of the old versions could not be deleted for good: {}{others}",
+            cleared.failed, first.why
+        ),
+    })
 }
 
 /// Segments that cannot be read: what they name is not known, so nothing is marked or deleted.

@@ -4,6 +4,7 @@
 //! elsewhere, pack and segment both. Dying anywhere leaves nothing that another prune could not carry on.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Plan, Survey, Why, repack};
 use crate::format::{PackId, keys};
+use crate::repo::old_versions::FAILED_IN_A_ROW_MAX;
 use crate::repo::{Error, Repository, Result};
 use crate::store;
 
@@ -114,18 +116,33 @@ async fn until_told<T, E: Into<Error>>(options: &ApplyOptions, work: impl Future
     }
 }
 
-/// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of.
+/// Nothing else waits for an upload to go: one that the store refuses to give up stops nothing, and is told of. When several in a row
+/// have failed, each after all the patience that a request has, the others are left to the next prune.
 async fn abort(repository: &Repository, plan: &Plan, applied: &mut Applied) -> Result<()> {
-    for upload in &plan.abort {
+    let mut failed_in_a_row = 0;
+    for (upload, others) in plan.abort.iter().zip((0..plan.abort.len()).rev()) {
         let id = store::UploadId(upload.id.clone());
-        match repository.store.abort_upload(&upload.key, &id).await {
-            Ok(()) => applied.aborted += 1,
-            Err(error @ (store::Error::Denied { .. } | store::Error::Failed { .. })) => {
-                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                let why = format!("{error}{}", cause.unwrap_or_default());
-                applied.not_aborted.push((upload.key.clone(), why));
+        let aborted = repository.store.abort_upload(&upload.key, &id).await;
+        failed_in_a_row = match aborted {
+            Err(store::Error::Failed { .. }) => failed_in_a_row + 1,
+            _ => 0,
+        };
+        let error = match aborted {
+            Ok(()) => {
+                applied.aborted += 1;
+                continue;
             }
+            Err(error @ (store::Error::Denied { .. } | store::Error::Failed { .. })) => error,
             Err(error) => return Err(error.into()),
+        };
+        let mut why = error.with_cause();
+        let gives_up = failed_in_a_row == FAILED_IN_A_ROW_MAX && others > 0;
+        if gives_up {
+            let _ = write!(why, "; {others} others were not asked for after that");
+        }
+        applied.not_aborted.push((upload.key.clone(), why));
+        if gives_up {
+            return Ok(());
         }
     }
     Ok(())

@@ -254,6 +254,8 @@ impl<'a> Answer<'a> {
             | "AuthorizationHeaderMalformed"
             | "IllegalLocationConstraintException" => self.elsewhere(),
             "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "UnauthorizedAccess" => (Reason::Denied, None),
+            // MinIO's words for what Object Lock holds, where Amazon denies access.
+            "InvalidRequest" if self.message.contains("WORM protected") => (Reason::Denied, None),
             "InvalidStorageClass" => (
                 Reason::Fatal,
                 Some("this store does not know the class: correct or remove s3.storage_class".to_owned()),

@@ -58,8 +58,12 @@ fn rest(out: &mut String, report: &prune::Report, plan: &Plan) {
         label(out, "index", &into);
     }
     if let Some(versions) = &report.versions {
+        let failed = match versions.failed {
+            0 => String::new(),
+            failed => format!(", {} failed", count(failed)),
+        };
         let line = format!(
-            "{} back from {}; {} too young, {} held by the store",
+            "{} back from {}; {} too young, {} held by the store{failed}",
             bytes(versions.bytes),
             counted(versions.versions, "old version"),
             count(versions.young),
