@@ -57,6 +57,10 @@ pub(crate) enum Bug {
     CompactDeletesUnread,
     /// C2: packs are listed before the index is read.
     CompactPacksFirst,
+    /// C3: when a segment shrinks, lines of marked packs are left out as well.
+    ShrinkDropsMarked,
+    /// C4: what was to shrink is deleted, whether it was read or not.
+    ShrinkDeletesUnread,
     /// R3: a restore keeps its first index.
     FirstIndexKept,
     /// P0: what was chosen is deleted only after packs.

@@ -131,13 +131,9 @@ pub async fn prune(repository: &Repository, options: &Options, run: &Run<'_>) ->
         return Ok(report);
     }
     let applied = carry_out(repository, &verdicts.keys, &report.plan, &survey, options, run).await?;
-    let shrink = survey.segments.iter().filter(|segment| segment.shrinks);
-    let shrink = shrink.map(|segment| segment.key.clone()).collect();
-    // What is known of the blobs to be moved takes room that the index needs now.
-    drop(survey);
     report.problems.extend(problems(&applied));
     report.applied = Some(applied);
-    report.compacted = Some(compact(repository, shrink, options, run).await?);
+    report.compacted = Some(compact(repository, survey, options, run).await?);
     report.versions = versions(repository, options, run).await?;
     report.problems.extend(report.versions.as_ref().and_then(not_cleared));
     Ok(report)
@@ -274,9 +270,13 @@ async fn apply(repository: &Repository, plan: &Plan, survey: &Survey, options: &
     applied.context("apply the plan")
 }
 
-/// C1 to C4.
-async fn compact(repository: &Repository, shrink: BTreeSet<String>, options: &Options, run: &Run<'_>) -> anyhow::Result<Compacted> {
+/// C1 to C4, of small segments and of those that the survey has seen to shrink.
+pub(super) async fn compact(repository: &Repository, survey: Survey, options: &Options, run: &Run<'_>) -> anyhow::Result<Compacted> {
     run.progress.stage("index", None, None);
+    let shrink = survey.segments.iter().filter(|segment| segment.shrinks);
+    let shrink = shrink.map(|segment| segment.key.clone()).collect();
+    // What is known of the blobs to be moved takes room that the index needs now.
+    drop(survey);
     let compact_options = CompactOptions {
         memory_bytes: options.limits.memory_bytes.saturating_sub(PROGRAM_BYTES),
         spool_folder: options.spool_folder.clone(),

@@ -14,12 +14,13 @@ use super::homeserver::{self, Homeserver, MEMORY_BYTES};
 use super::rng::Rng;
 use super::truth::Truth;
 use super::wire::lock;
-use crate::format::{ObjectId, PackId};
+use crate::format::{ObjectId, PackId, keys};
 use crate::ops::copy::{self, Choice};
 use crate::ops::prune as verb;
 use crate::ops::retention::Keep;
 use crate::ops::{Limits, Run, adopt, rekey as sealing};
 use crate::progress::Quiet;
+use crate::repo::catalog::each_listed;
 use crate::repo::reader::{Reader, Wanted};
 use crate::repo::sweep::{self, CompactOptions, Condemned, Why};
 use crate::repo::{Repository, Result, snapshots};
@@ -34,7 +35,7 @@ pub(super) enum Role {
     /// P0 to P8.
     Prune(Prune),
     /// C1 to C4.
-    Compact,
+    Compact(Which),
     /// Writes segments and snapshots again and moves packs, of data too or of metadata alone.
     Rekey(bool),
     /// Copies all snapshots of the source.
@@ -120,7 +121,7 @@ impl Role {
                 ("PUT packs/", 1),
                 ("PUT condemned/", 1),
             ],
-            Self::Compact => &[
+            Self::Compact(_) => &[
                 ("LIST index/", 1),
                 ("LIST index/", 2),
                 ("GET index/", 1),
@@ -130,6 +131,15 @@ impl Role {
             ],
         }
     }
+}
+
+/// What a compaction of its own takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Small segments.
+    Small,
+    /// Every one without a reason, as if it had to shrink: the protocol allows that, and so should the code.
+    All,
 }
 
 /// How a prune goes about it.
@@ -164,7 +174,7 @@ pub(super) async fn run(role: Role, repository: Repository, source: Repository, 
             Role::Backup(home) => Ok(Ended::Committed(homeserver::backup(&repository, &home).await?)),
             Role::Restore => restore(&repository, &truth).await,
             Role::Prune(how) => prune(&repository, how).await,
-            Role::Compact => compact(&repository).await,
+            Role::Compact(which) => compact(&repository, which).await,
             Role::Rekey(packs) => rekey(&repository, packs).await,
             Role::Copy => copy(&source, &repository).await,
             Role::Adopt => adopt(&repository).await,
@@ -230,9 +240,10 @@ async fn prune(repository: &Repository, how: Prune) -> anyhow::Result<Ended> {
         }
     }
     let applied = verb::carry_out(repository, &forgotten, &plan, &survey, &options, &run).await?;
+    let compacted = verb::compact(repository, survey, &options, &run).await?;
     Ok(Ended::Done(format!(
-        "{} packs condemned, {} repacked, {} deleted",
-        applied.condemned, applied.repacked, applied.deleted
+        "{} packs condemned, {} repacked, {} deleted, {} segments into {}",
+        applied.condemned, applied.repacked, applied.deleted, compacted.merged, compacted.written
     )))
 }
 
@@ -251,12 +262,16 @@ async fn rekey(repository: &Repository, packs: bool) -> anyhow::Result<Ended> {
     )))
 }
 
-async fn compact(repository: &Repository) -> anyhow::Result<Ended> {
+async fn compact(repository: &Repository, which: Which) -> anyhow::Result<Ended> {
+    let mut shrink = BTreeSet::new();
+    if which == Which::All {
+        each_listed(repository, keys::INDEX, |object| shrink.extend([object.key])).await?;
+    }
     let options = CompactOptions {
         memory_bytes: MEMORY_BYTES,
         spool_folder: PathBuf::new(),
         segments_min: 2,
-        shrink: BTreeSet::new(),
+        shrink,
     };
     let compacted = sweep::compact(repository, &options).await?;
     Ok(Ended::Done(format!("{} segments into {}", compacted.merged, compacted.written)))

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::again::Again;
 use super::homeserver::Homeserver;
 use super::pause::Pause;
-use super::processes::{Ended, Moment, Prune, Role, run};
+use super::processes::{Ended, Moment, Prune, Role, Which, run};
 use super::rng::Rng;
 use super::site::{Place, Site};
 use super::truth::Broken;
@@ -437,7 +437,7 @@ impl<'a> Scheduler<'a> {
         let mut garbage = Ok(());
         for _ in 0..LAST_PRUNES {
             self.prune(Some(keep), None).await?;
-            self.start(Role::Compact, Site::Here, 0);
+            self.start(Role::Compact(Which::Small), Site::Here, 0);
             self.play(&CALM).await?;
             self.jump(apart);
             garbage = lock(&self.here.truth).garbage();

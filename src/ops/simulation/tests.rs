@@ -131,7 +131,7 @@ const fn world(what: &'static str, change: fn(&mut World), world: usize, seeds: 
 }
 
 /// The mistakes that `docs/protocol.md` names.
-const PLANTED: [Planted; 37] = [
+const PLANTED: [Planted; 39] = [
     code("no check before the commit", Bug::NoCheck, 0, 300),
     code("the Date taken after the lists", Bug::DateAfterLists, 0, 700),
     code("packs not listed", Bug::PacksNotListed, 0, 300),
@@ -155,6 +155,13 @@ const PLANTED: [Planted; 37] = [
         2,
         300,
     ),
+    code(
+        "a segment that shrinks by the lines of marked packs",
+        Bug::ShrinkDropsMarked,
+        2,
+        300,
+    ),
+    code("a segment that was to shrink, deleted unread", Bug::ShrinkDeletesUnread, 2, 300),
     code("a restore that keeps its first index", Bug::FirstIndexKept, 5, 300),
     code("markers not looked at", Bug::MarkersIgnored, 10, 300),
     code("a copy that does not check before its commit", Bug::NoCheck, 11, 300),

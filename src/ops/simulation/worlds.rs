@@ -5,7 +5,7 @@
 //! is a number in [`Odds`], and the scheduler's few lines that act on it.
 
 use super::homeserver::Homeserver;
-use super::processes::{Moment, Prune, Role};
+use super::processes::{Moment, Prune, Role, Which};
 use super::rng::Rng;
 use super::site::Site;
 
@@ -157,7 +157,7 @@ pub(super) const WORLDS: [World; 15] = [
         name: "compaction",
         cast: |rng, home| {
             let backups = [backup(rng, home), backup(rng, home)];
-            let sweeps = [prune(rng), Role::Compact.into(), Role::Compact.into()];
+            let sweeps = [prune(rng), compact(rng), compact(rng)];
             backups.into_iter().chain(sweeps).collect()
         },
         nights: 3,
@@ -178,7 +178,7 @@ pub(super) const WORLDS: [World; 15] = [
     World {
         name: "small pages, late writes, orphans",
         page_objects: 2,
-        cast: |rng, home| vec![backup(rng, home), backup(rng, home), prune(rng), prune(rng), Role::Compact.into()],
+        cast: |rng, home| vec![backup(rng, home), backup(rng, home), prune(rng), prune(rng), compact(rng)],
         odds: Odds {
             fault: 25,
             stray: 60,
@@ -196,7 +196,7 @@ pub(super) const WORLDS: [World; 15] = [
                 Role::Restore.into(),
                 prune(rng),
                 prune(rng),
-                Role::Compact.into(),
+                compact(rng),
             ]
         },
         ..BASE
@@ -261,20 +261,19 @@ pub(super) const WORLDS: [World; 15] = [
         odds: Odds { repeat: 40, ..STALLS },
         ..BASE
     },
-    // A prune has decided to delete, and does so while a backup that relies on these packs checks them.
+    // Two prunes have decided to delete, and do so while a backup that relies on these packs checks them.
     World {
         name: "a check beside a deletion",
         nights: 1,
-        jumps_hours: &[13, 25, 31],
+        jumps_hours: &[25, 31],
         cast: |rng, home| {
             vec![
                 Actor::from(Role::Backup(home.clone()))
                     .later(0)
                     .stands("HEAD repository.json", 2, 3),
-                wild(rng, None).later(0),
-                wild(rng, None).later(0),
+                wild(rng, None).later(1),
                 prune_that(rng, Some(0)).later(2).stands("DELETE packs/", 1, 1),
-                prune(rng),
+                prune_that(rng, Some(0)).later(2).stands("DELETE packs/", 1, 1),
             ]
         },
         odds: Odds {
@@ -336,7 +335,7 @@ pub(super) const WORLDS: [World; 15] = [
                 Role::Rekey(rng.chance(500)).into(),
                 prune(rng),
                 prune(rng),
-                Role::Compact.into(),
+                compact(rng),
                 Role::Rekey(true).into(),
             ];
             others.into_iter().chain(backup).collect()
@@ -361,6 +360,10 @@ pub(super) const WORLDS: [World; 15] = [
         ..BASE
     },
 ];
+
+fn compact(rng: &mut Rng) -> Actor {
+    Role::Compact(rng.pick(&[Which::Small, Which::All])).into()
+}
 
 fn backup(rng: &mut Rng, home: &Homeserver) -> Actor {
     Role::Backup(home.clone().changed(rng)).into()

@@ -21,12 +21,22 @@ use crate::repo::writer::put_segment;
 use crate::repo::{Error, Repository, Result};
 
 #[cfg(test)]
-use crate::repo::bugs::{Bug, planted};
+use crate::repo::bugs::{Bug, planted, simulating};
 
 /// A new segment is cut at this size: small enough to be read whole in little memory.
-const SEGMENT_BYTES: usize = 8 << 20;
-/// Segments from this size on are left alone, until they shrink.
-pub(super) const LARGE_BYTES: u64 = SEGMENT_BYTES as u64 / 2;
+fn segment_bytes() -> usize {
+    // A simulated world has few blobs.
+    #[cfg(test)]
+    if simulating() {
+        return 1 << 10;
+    }
+    8 << 20
+}
+
+/// Segments of this size are left alone, until they shrink.
+pub(super) fn is_large(bytes: u64) -> bool {
+    bytes >= segment_bytes() as u64 / 2
+}
 
 /// What compaction is told.
 #[derive(Debug, Clone)]
@@ -80,7 +90,7 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
     // C1: load the index. (Lines that stay where they are need not be read.)
     let read = each_segment(
         repository,
-        |object| shrinks(&object.key) || is_small_too && object.bytes < LARGE_BYTES,
+        |object| shrinks(&object.key) || is_small_too && !is_large(object.bytes),
         begin,
         |read, listed, segment| {
             // One that is damaged stays: nobody knows what it names.
@@ -106,10 +116,10 @@ pub async fn compact(repository: &Repository, options: &CompactOptions) -> Resul
     // C2: then LIST packs/.
     let present = packs_present(repository).await?;
     #[cfg(test)]
-    let present = if planted(Bug::CompactPacksFirst) { early } else { present };
+    let present = mistaken_for_present(repository, &read.keys, present, early, options).await?;
     let Read { catalog, lines, keys } = read;
     #[cfg(test)]
-    let keys = mistaken(repository, keys).await?;
+    let keys = mistaken(repository, keys, options).await?;
     let lines = blocking(&options.spool_folder, move || lines.finish()).await?;
     let mut compacted = Compacted {
         merged: keys.len() as u64,
@@ -131,9 +141,35 @@ async fn packs_present(repository: &Repository) -> Result<HashSet<PackId>> {
     Ok(present)
 }
 
+/// What a compaction with a planted mistake takes for present.
+#[cfg(test)]
+async fn mistaken_for_present(
+    repository: &Repository,
+    read: &[String],
+    mut present: HashSet<PackId>,
+    early: HashSet<PackId>,
+    options: &CompactOptions,
+) -> Result<HashSet<PackId>> {
+    if planted(Bug::CompactPacksFirst) {
+        return Ok(early);
+    }
+    if planted(Bug::ShrinkDropsMarked) && read.iter().any(|key| options.shrink.contains(key)) {
+        each_listed(repository, keys::CONDEMNED, |object| {
+            if let Some(marked) = keys::parse_condemned(&object.key) {
+                present.remove(&marked);
+            }
+        })
+        .await?;
+    }
+    Ok(present)
+}
+
 /// What is deleted in the end, with a planted mistake; or it is deleted too early.
 #[cfg(test)]
-async fn mistaken(repository: &Repository, mut keys: Vec<String>) -> Result<Vec<String>> {
+async fn mistaken(repository: &Repository, mut keys: Vec<String>, options: &CompactOptions) -> Result<Vec<String>> {
+    if planted(Bug::ShrinkDeletesUnread) {
+        keys.extend(options.shrink.iter().cloned());
+    }
     if planted(Bug::CompactDeletesUnread) {
         keys.clear();
         each_listed(repository, keys::INDEX, |object| keys.push(object.key)).await?;
@@ -161,7 +197,7 @@ async fn what_to_merge(repository: &Repository, options: &CompactOptions) -> Res
     let mut small = 0;
     let mut recent = HashSet::new();
     each_listed(repository, keys::INDEX, |object| {
-        small += usize::from(object.bytes < LARGE_BYTES);
+        small += usize::from(!is_large(object.bytes));
         if now.duration_since(object.last_modified) < grace {
             recent.insert(object.key);
         }
@@ -222,14 +258,14 @@ struct Open {
 
 impl Open {
     fn is_full(&self) -> bool {
-        encoded_segment_bytes(self.packs.len() + 1, self.entries.len() + 1) > SEGMENT_BYTES
+        encoded_segment_bytes(self.packs.len() + 1, self.entries.len() + 1) > segment_bytes()
     }
 
     fn add(&mut self, pack: SegmentPack, line: Line) {
         if self.entries.is_empty() {
             // Once: growing would hold it twice.
             self.entries
-                .reserve_exact(SEGMENT_BYTES / size_of::<SegmentEntry>() + PACK_BLOBS_MAX);
+                .reserve_exact(segment_bytes() / size_of::<SegmentEntry>() + PACK_BLOBS_MAX);
         }
         let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
         let ordinal = *self.ordinals.entry(pack.id).or_insert_with(|| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::compact::LARGE_BYTES;
+use super::compact::is_large;
 use super::live::{Followed, blocking, concerned, read_snapshots};
 use super::rows::{LINE_BYTES, Line};
 use super::sorter::Sorter;
@@ -220,10 +220,10 @@ impl Index {
             self.named.extend(ordinals.iter().map(|ordinal| (*ordinal, segment.run)));
         }
         // Lines stand in the order of hashes, so every so manyth is as good as chance.
-        let step = if listed.bytes < LARGE_BYTES {
-            usize::MAX
-        } else {
+        let step = if is_large(listed.bytes) {
             segment.len().div_ceil(LINES_SAMPLED)
+        } else {
+            usize::MAX
         };
         let mut sample = Vec::new();
         for (at, entry) in (1..).zip(segment.entries()) {
