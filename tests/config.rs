@@ -391,6 +391,61 @@ fn what_is_no_media_is_saved_from_within_the_media_store() {
 }
 
 #[test]
+fn a_link_in_the_place_of_a_media_folder_is_no_item() {
+    let site = Site::new(&[
+        (
+            "etc/homeserver.yaml",
+            "server_name: example.org\nsigning_key_path: @/etc/key\nmedia_store_path: @/var/media\n\
+             database: {name: psycopg2, args: {database: synapse}}\n",
+        ),
+        ("etc/key", KEY),
+        ("var/notes", "n"),
+        ("large/media/beside", "b"),
+        ("disk/local/aa/bb/cc", "media"),
+        ("disk/beside", "b"),
+    ]);
+    symlink("../large/media", site.at("var/media")).unwrap();
+    symlink(site.at("disk/local"), site.at("large/media/local_content")).unwrap();
+    symlink("nowhere", site.at("large/media/remote_content")).unwrap();
+    symlink("nowhere", site.at("large/media/other")).unwrap();
+    let mut options = site.options(&["etc/homeserver.yaml"]);
+    let expected = [
+        "config etc/homeserver.yaml",
+        "signing_key etc/key",
+        "extra large/",
+        "extra large/media/",
+        "extra large/media/beside",
+        "extra large/media/other -> nowhere",
+        "extra var/",
+        "extra var/media -> ../large/media",
+        "extra var/notes",
+    ];
+    for more in [None, Some("large/media/local_content"), Some("var/media/local_content")] {
+        options.files = [Some("large"), Some("var"), more]
+            .into_iter()
+            .flatten()
+            .map(|path| site.at(path))
+            .collect();
+        let homeserver = discover(&options).unwrap();
+        assert_eq!(site.items(&homeserver), expected, "{more:?}");
+        assert_eq!(site.findings(&homeserver), [], "{more:?}");
+    }
+    // The same where the configuration lies in the media store.
+    let site = Site::new(&[
+        (
+            "data/homeserver.yaml",
+            "server_name: example.org\nsigning_key_path: @/data/key\nmedia_store_path: @/data\ndatabase: {name: psycopg2}\n",
+        ),
+        ("data/key", KEY),
+        ("disk/aa/bb/cc", "media"),
+    ]);
+    symlink("../disk", site.at("data/local_content")).unwrap();
+    let homeserver = discover(&site.options(&["data"])).unwrap();
+    assert_eq!(site.items(&homeserver), ["config data/homeserver.yaml", "signing_key data/key"]);
+    assert_eq!(site.findings(&homeserver), []);
+}
+
+#[test]
 fn several_databases_come_with_main_first() {
     let yaml = "server_name: a\nmedia_store_path: /nowhere\ndatabases:\n  st: {name: psycopg2, data_stores: [state], args: {dbname: s}}\n  first: {name: psycopg2, data_stores: [main], args: {dbname: m, sslkey: @/k.pem}}\n";
     let site = Site::new(&[("h.yaml", yaml), ("k.pem", "")]);

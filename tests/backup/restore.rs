@@ -695,3 +695,24 @@ async fn a_media_store_behind_a_link_of_the_snapshot_comes_back_behind_it() {
     assert_eq!(fs::read_link(copy.join("var/media")).unwrap(), std::path::Path::new("../mnt/media"));
     assert_eq!(files(&copy.join("mnt/media")), files(&home.at("mnt/media")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_media_folder_behind_a_link_comes_back_as_a_folder() {
+    let mut home = Home::new();
+    fs::create_dir_all(home.at("mnt")).unwrap();
+    fs::rename(home.at("var/media/local_content"), home.at("mnt/local")).unwrap();
+    std::os::unix::fs::symlink("../../mnt/local", home.at("var/media/local_content")).unwrap();
+    std::os::unix::fs::symlink("../../mnt/remote", home.at("var/media/remote_content")).unwrap();
+    home.files = vec![home.at("var")];
+    let repository = fresh_in(&memory()).await;
+    assert_eq!(backup(&repository, &home).await.problems, []);
+    let target = tempfile::tempdir().unwrap();
+    let options = restore_files_to(target.path());
+    for resume in [false, true] {
+        let options = Options { resume, ..options.clone() };
+        assert_eq!(restore(&repository, "latest", &options).await.unwrap().problems, [], "{resume}");
+    }
+    let copy = target.path().join(home.root.strip_prefix("/").unwrap());
+    assert_eq!(files(&copy.join("var/media/local_content")), files(&home.at("mnt/local")));
+    assert!(fs::symlink_metadata(copy.join("var/media/remote_content")).is_err());
+}

@@ -67,10 +67,13 @@ impl Collector {
         }
     }
 
-    /// Nothing below `path`, nor behind the links that it may lead over, is a config item from now on.
+    /// Nothing at or below `path` and behind it is a config item from now on, whichever links lead there: those above it, or
+    /// `path` itself, which is then none either.
     pub(super) fn exclude(&mut self, path: &Path) {
-        self.excluded.push(path.to_path_buf());
-        self.excluded.extend(path.canonicalize().ok().filter(|behind| behind != path));
+        let above = path.parent().and_then(|above| above.canonicalize().ok());
+        let behind_above = above.zip(path.file_name()).map(|(above, name)| above.join(name));
+        let ways = [Some(path.to_path_buf()), behind_above, path.canonicalize().ok()];
+        self.excluded.extend(ways.into_iter().flatten());
     }
 
     pub(super) fn owners(&self) -> &Owners {
@@ -192,6 +195,10 @@ impl Collector {
         let mut items: BTreeMap<PathBuf, ConfigFile> = BTreeMap::new();
         for item in self.items.values() {
             let path = self.behind_links(&item.path);
+            // A restore makes folders of media there.
+            if matches!(item.kind, FileKind::Symlink { .. }) && self.is_excluded(&path) {
+                continue;
+            }
             match items.get_mut(&path) {
                 Some(known) => known.also(item.role, item.secret),
                 None => {
