@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/canned.rs"]
+#[expect(dead_code, unreachable_pub, reason = "what a store is sent is asked for by other tests")]
+mod canned;
 #[path = "support/postgres.rs"]
 mod cluster;
 
@@ -45,6 +48,8 @@ mod media;
 mod moving;
 #[path = "backup/names.rs"]
 mod names;
+#[path = "backup/offsite.rs"]
+mod offsite;
 #[path = "backup/planted.rs"]
 mod planted;
 #[path = "backup/repair.rs"]

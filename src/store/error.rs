@@ -116,6 +116,11 @@ impl Error {
         format!("{self}{}", cause.unwrap_or_default())
     }
 
+    /// The store's answer about this one request, and the same each time: of others it says nothing.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Failed { source, .. } if Cause::find(source.as_ref()).is_some_and(|cause| cause.is_refusal))
+    }
+
     /// What the user can do about it, where something is known.
     pub fn hint(&self) -> Option<Hint> {
         match self {
@@ -156,6 +161,7 @@ pub(super) struct Cause {
     message: String,
     hint: Option<Hint>,
     source: Option<Source>,
+    is_refusal: bool,
 }
 
 impl Cause {
@@ -164,7 +170,14 @@ impl Cause {
             message: message.into(),
             hint: None,
             source: None,
+            is_refusal: false,
         }
+    }
+
+    /// Asked again, the store would say the same.
+    pub(super) fn refusal(mut self, is_refusal: bool) -> Self {
+        self.is_refusal = is_refusal;
+        self
     }
 
     pub(super) fn hint(mut self, hint: Option<impl Into<Hint>>) -> Self {

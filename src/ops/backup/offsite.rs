@@ -25,13 +25,38 @@ pub(super) struct Offsite {
     store: Arc<dyn Store>,
     prefix: String,
     sealed: bool,
-    /// Objects that it did not give, one after the other.
+    /// Objects that it did not give or tell of, one after the other.
     failures: Arc<AtomicU32>,
 }
 
 /// So many objects in a row that are not given are the bucket's fault. It is not asked in this run any more: each takes
 /// minutes of trying again.
 const FAILURES_MAX: u32 = 10;
+
+impl Offsite {
+    fn is_given_up(&self) -> bool {
+        self.failures.load(Ordering::SeqCst) >= FAILURES_MAX
+    }
+
+    fn has_answered(&self) {
+        self.failures.store(0, Ordering::SeqCst);
+    }
+
+    /// Count what says something about the other objects too, and may have taken long.
+    fn has_failed(&self, error: &Error) {
+        match error {
+            Error::NotFound { .. } => self.has_answered(),
+            Error::Denied { .. } | Error::NoBucket { .. } => {}
+            // Each object has its own key, or none: what one cannot be read with says nothing about the others.
+            error if self.sealed && error.is_refusal() => {}
+            _ => {
+                if self.failures.fetch_add(1, Ordering::SeqCst) + 1 == FAILURES_MAX {
+                    tracing::warn!("a media bucket did not give {FAILURES_MAX} objects in a row, and is not asked any more in this run");
+                }
+            }
+        }
+    }
+}
 
 /// Open every S3 provider of the homeserver, each for so many requests at once. Nothing is asked of it yet.
 pub(super) async fn open(homeserver: &Homeserver, connections: usize) -> anyhow::Result<Vec<Offsite>> {
@@ -99,8 +124,16 @@ pub(super) enum Found {
 pub(super) async fn look(buckets: &[Offsite], path: &str) -> Found {
     let mut found = Found::Nowhere;
     for bucket in buckets {
-        match bucket.store.head(&format!("{}{path}", bucket.prefix)).await {
-            Ok(head) => return Found::Length(head.bytes),
+        if bucket.is_given_up() {
+            found = Found::Untold;
+            continue;
+        }
+        let head = bucket.store.head(&format!("{}{path}", bucket.prefix)).await;
+        match head.inspect_err(|error| bucket.has_failed(error)) {
+            Ok(head) => {
+                bucket.has_answered();
+                return Found::Length(head.bytes);
+            }
             Err(Error::NotFound { .. }) => {}
             Err(error) => {
                 tracing::debug!(path, %error, "a media bucket does not say whether it has this");
@@ -123,7 +156,7 @@ pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> an
 }
 
 async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Result<Outcome> {
-    if bucket.failures.load(Ordering::SeqCst) >= FAILURES_MAX {
+    if bucket.is_given_up() {
         let message = format!("the media bucket did not give the last {FAILURES_MAX} objects, and is not asked any more in this run");
         return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
     }
@@ -137,31 +170,12 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
         };
         let got = match bucket.store.get(&key, range).await {
             Ok(got) => got,
-            Err(Error::NotFound { .. }) => return Ok(Outcome::Missing),
-            // Amazon says so, too, of an object that is not there to who may not list the bucket.
-            Err(Error::Denied { .. }) => {
-                return Ok(Outcome::Failed(
-                    ProblemKind::Unreadable,
-                    "the media bucket does not allow reading it, or has no such object and we may not list it".into(),
-                ));
+            Err(error) => {
+                bucket.has_failed(&error);
+                return not_given(bucket, error).with_context(|| format!("read {key} from the media bucket"));
             }
-            // Each object has its own key, or none: what one cannot be read with says nothing about the others.
-            Err(error @ Error::Failed { .. }) if bucket.sealed => {
-                let error = anyhow::Error::from(error);
-                let message = format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}");
-                return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
-            }
-            Err(error @ Error::Failed { .. }) => {
-                bucket.failures.fetch_add(1, Ordering::SeqCst);
-                let message = format!("the media bucket does not give it: {:#}", anyhow::Error::from(error));
-                return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
-            }
-            Err(Error::NoBucket { .. }) => {
-                return Ok(Outcome::Failed(ProblemKind::Unreadable, "the media bucket does not exist".into()));
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {key} from the media bucket")),
         };
-        bucket.failures.store(0, Ordering::SeqCst);
+        bucket.has_answered();
         let bytes = got.bytes.len() as u64;
         let (hashed, blob) = if bytes == 0 {
             (whole, None)
@@ -185,4 +199,21 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
             }));
         }
     }
+}
+
+/// What an object that is not given comes to.
+fn not_given(bucket: &Offsite, error: Error) -> Result<Outcome, Error> {
+    let message = match error {
+        Error::NotFound { .. } => return Ok(Outcome::Missing),
+        // Amazon says so, too, of an object that is not there to who may not list the bucket.
+        Error::Denied { .. } => "the media bucket does not allow reading it, or has no such object and we may not list it".into(),
+        Error::NoBucket { .. } => "the media bucket does not exist".into(),
+        Error::Failed { .. } if bucket.sealed => {
+            let error = anyhow::Error::from(error);
+            format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}")
+        }
+        Error::Failed { .. } => format!("the media bucket does not give it: {:#}", anyhow::Error::from(error)),
+        _ => return Err(error),
+    };
+    Ok(Outcome::Failed(ProblemKind::Unreadable, message))
 }

@@ -207,10 +207,11 @@ impl<'a> Answer<'a> {
             }
             _ => true,
         };
+        let is_refusal = matches!(reason, Reason::Fatal | Reason::PastEnd) && (400..500).contains(&self.status);
         Failure {
             reason,
             had_no_effect,
-            cause: Cause::new(self.text()).hint(hint),
+            cause: Cause::new(self.text()).hint(hint).refusal(is_refusal),
         }
     }
 
