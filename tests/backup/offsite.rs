@@ -6,6 +6,8 @@ use std::fs;
 
 use synapse_backup::ops::backup::{Options, Report};
 use synapse_backup::repo::Repository;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 
 use crate::canned::{Canned, refusal};
 use crate::homeserver::{Home, noise};
@@ -52,6 +54,7 @@ async fn a_bucket_that_gives_nothing_is_asked_no_more_and_each_medium_is_named()
         ("trouble under a customer's key", SEALED, (501, "NotImplemented"), true),
         ("other customers' keys", SEALED, (400, "InvalidRequest"), false),
         ("no right", "", (403, "AccessDenied"), false),
+        ("an access key that it does not know", "", (403, "InvalidAccessKeyId"), true),
     ];
     for (case, more, (status, code), is_given_up) in cases {
         let bucket = Canned::start(move |_| refusal(status, code, "not today")).await;
@@ -84,5 +87,32 @@ async fn an_audit_asks_a_bucket_in_trouble_no_more_and_one_that_answers_for_all(
         };
         assert!(expected.contains(&asked), "{case}: {asked} requests");
         assert_eq!((report.media.audited, report.problem_count), (MEDIA as u64, missing), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_cannot_be_reached_costs_its_media_and_not_the_snapshot() {
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    // What answers does not speak TLS.
+    let mut answers = JoinSet::new();
+    answers.spawn(async move {
+        while let Ok((mut stream, _)) = other.accept().await {
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        }
+    });
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (endpoint, told) in [
+        (format!("http://{nobody}"), "cannot be reached"),
+        (format!("https://{address}"), "cannot be reached"),
+        ("ftp://127.0.0.1".to_owned(), "cannot be opened"),
+    ] {
+        let home = home(&endpoint, "");
+        fs::remove_dir_all(home.at("var/media/local_content")).unwrap();
+        let report = backup_as(&fresh().await, &home, 0.0).await;
+        assert_eq!((report.problem_count, report.media.files), (MEDIA as u64, 0), "{endpoint}");
+        assert!(report.snapshot.is_some() && report.databases.len() == 1, "{endpoint}: {report:?}");
+        let problem = &report.problems[0].message;
+        assert!(problem.contains(told), "{endpoint}: {problem}");
     }
 }

@@ -297,7 +297,7 @@ impl Taking<'_> {
             previous,
             full: options.full,
             included,
-            buckets: offsite::open(homeserver, limits.connections).await?,
+            buckets: offsite::open(homeserver, limits.connections).await,
             accepted_losses: &options.accepted_losses,
             deadline: options.media_time.map(|time| Instant::now() + time),
             audit: catalog.date.and_then(|date| media::AuditShare::new(options.audit_percent, date)),

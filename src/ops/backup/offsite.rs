@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::Context;
 use sha2::{Digest, Sha256};
 
 use super::files::{Outcome, SavedFile, save_part};
@@ -22,7 +21,8 @@ use crate::synapse::{Homeserver, ProviderKind, S3Provider};
 /// A bucket with media in it.
 #[derive(Debug, Clone)]
 pub(super) struct Offsite {
-    store: Arc<dyn Store>,
+    /// Or why it cannot be opened.
+    store: Result<Arc<dyn Store>, String>,
     prefix: String,
     sealed: bool,
     /// Objects that it did not give or tell of, one after the other.
@@ -34,8 +34,18 @@ pub(super) struct Offsite {
 const FAILURES_MAX: u32 = 10;
 
 impl Offsite {
-    fn is_given_up(&self) -> bool {
-        self.failures.load(Ordering::SeqCst) >= FAILURES_MAX
+    /// The store; or why it is not asked.
+    fn store(&self) -> Result<&dyn Store, String> {
+        let store = self
+            .store
+            .as_ref()
+            .map_err(|why| format!("the media bucket cannot be opened: {why}"))?;
+        if self.failures.load(Ordering::SeqCst) >= FAILURES_MAX {
+            return Err(format!(
+                "the media bucket did not give the last {FAILURES_MAX} objects, and is not asked any more in this run"
+            ));
+        }
+        Ok(store.as_ref())
     }
 
     fn has_answered(&self) {
@@ -58,22 +68,23 @@ impl Offsite {
     }
 }
 
-/// Open every S3 provider of the homeserver, each for so many requests at once. Nothing is asked of it yet.
-pub(super) async fn open(homeserver: &Homeserver, connections: usize) -> anyhow::Result<Vec<Offsite>> {
+/// Open every S3 provider of the homeserver, each for so many requests at once. Nothing is asked of it yet. One that cannot be
+/// opened, since there are no credentials for it, gives nothing.
+pub(super) async fn open(homeserver: &Homeserver, connections: usize) -> Vec<Offsite> {
     let mut opened = Vec::new();
     for provider in &homeserver.media.providers {
         if let ProviderKind::S3(s3) = &provider.kind {
             let store = s3::open(options(s3), Arc::new(Counters::default())).await;
-            let store = store.with_context(|| format!("open the media bucket {}", s3.bucket))?;
+            let store = store.map(|store| Arc::new(Limit::new(store, connections)) as Arc<dyn Store>);
             opened.push(Offsite {
-                store: Arc::new(Limit::new(store, connections)),
+                store: store.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
                 prefix: s3.prefix.clone(),
                 sealed: s3.sse_customer_key.is_some(),
                 failures: Arc::default(),
             });
         }
     }
-    Ok(opened)
+    opened
 }
 
 /// Ask a bucket for a first page: it is there, and lets us in. `false`: reading may be allowed, listing is not.
@@ -124,11 +135,11 @@ pub(super) enum Found {
 pub(super) async fn look(buckets: &[Offsite], path: &str) -> Found {
     let mut found = Found::Nowhere;
     for bucket in buckets {
-        if bucket.is_given_up() {
+        let Ok(store) = bucket.store() else {
             found = Found::Untold;
             continue;
-        }
-        let head = bucket.store.head(&format!("{}{path}", bucket.prefix)).await;
+        };
+        let head = store.head(&format!("{}{path}", bucket.prefix)).await;
         match head.inspect_err(|error| bucket.has_failed(error)) {
             Ok(head) => {
                 bucket.has_answered();
@@ -156,10 +167,10 @@ pub(super) async fn save(writer: &Writer, buckets: &[Offsite], path: &str) -> an
 }
 
 async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Result<Outcome> {
-    if bucket.is_given_up() {
-        let message = format!("the media bucket did not give the last {FAILURES_MAX} objects, and is not asked any more in this run");
-        return Ok(Outcome::Failed(ProblemKind::Unreadable, message));
-    }
+    let store = match bucket.store() {
+        Ok(store) => store,
+        Err(why) => return Ok(Outcome::Failed(ProblemKind::Unreadable, why)),
+    };
     let key = format!("{}{path}", bucket.prefix);
     let (mut whole, mut blobs, mut read) = (Sha256::new(), Vec::new(), 0);
     loop {
@@ -168,11 +179,11 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
             offset: read,
             length: BLOB_BYTES_MAX as u64,
         };
-        let got = match bucket.store.get(&key, range).await {
+        let got = match store.get(&key, range).await {
             Ok(got) => got,
             Err(error) => {
                 bucket.has_failed(&error);
-                return not_given(bucket, error).with_context(|| format!("read {key} from the media bucket"));
+                return Ok(not_given(bucket, error));
             }
         };
         bucket.has_answered();
@@ -201,10 +212,10 @@ async fn save_from(writer: &Writer, bucket: &Offsite, path: &str) -> anyhow::Res
     }
 }
 
-/// What an object that is not given comes to.
-fn not_given(bucket: &Offsite, error: Error) -> Result<Outcome, Error> {
+/// What an object that is not given comes to. It is never the end of the run, which has databases to save.
+fn not_given(bucket: &Offsite, error: Error) -> Outcome {
     let message = match error {
-        Error::NotFound { .. } => return Ok(Outcome::Missing),
+        Error::NotFound { .. } => return Outcome::Missing,
         // Amazon says so, too, of an object that is not there to who may not list the bucket.
         Error::Denied { .. } => "the media bucket does not allow reading it, or has no such object and we may not list it".into(),
         Error::NoBucket { .. } => "the media bucket does not exist".into(),
@@ -212,8 +223,7 @@ fn not_given(bucket: &Offsite, error: Error) -> Result<Outcome, Error> {
             let error = anyhow::Error::from(error);
             format!("the media bucket does not give it for the customer's key (SSE-C goes over https only): {error:#}")
         }
-        Error::Failed { .. } => format!("the media bucket does not give it: {:#}", anyhow::Error::from(error)),
-        _ => return Err(error),
+        _ => format!("the media bucket does not give it: {:#}", anyhow::Error::from(error)),
     };
-    Ok(Outcome::Failed(ProblemKind::Unreadable, message))
+    Outcome::Failed(ProblemKind::Unreadable, message)
 }
