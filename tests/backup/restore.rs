@@ -16,7 +16,8 @@ use synapse_backup::store::memory::{Clock, Memory};
 use crate::cluster::quoted;
 use crate::homeserver::{Home, KEY, digest, item_of, noise, without_one_time_keys};
 use crate::rig::{
-    backup, conninfo, copy_of, fresh_in, listed, memory, named, reopen, restore, restore_files_to, restore_to, run, ticking, verify,
+    backup, conninfo, copy_of, fresh_in, listed, memory, named, reopen, restore, restore_files_to, restore_to, run, ticking,
+    verify,
 };
 use crate::tree::{files, tree};
 
@@ -632,6 +633,13 @@ async fn rows_of_remote_media_go_with_the_media_or_when_it_is_asked_for() {
                 parts: to.parts.clone(),
                 ..options
             };
+            let planned = Options {
+                dry_run: true,
+                ..rest.clone()
+            };
+            let planned = restore(&repository, "latest", &planned).await.unwrap();
+            let says = planned.plan.iter().any(|line| line.contains("rows of other servers' media"));
+            assert!(says, "{case}, then the rest: {:?}", planned.plan);
             let report = restore(&repository, "latest", &rest).await.unwrap();
             assert_eq!((report.databases, report.remote_media_forgotten), (Vec::new(), 1), "{case}");
             assert_eq!(

@@ -181,8 +181,7 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     report.plan.extend(notes.iter().cloned());
     let main = databases.iter().find(|target| target.database.name == "synapse");
     let forgets_in = main.filter(|_| load::will_forget(&snapshot, options));
-    // Where an earlier restore has loaded it, they are mostly gone already.
-    if forgets_in.is_some_and(|main| options.forget_remote_media || !report.databases_kept.contains(&main.database.name)) {
+    if forgets_in.is_some() {
         report.plan.push(load::FORGETS.into());
     }
     if options.dry_run {
