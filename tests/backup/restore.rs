@@ -16,7 +16,7 @@ use synapse_backup::store::memory::{Clock, Memory};
 use crate::cluster::quoted;
 use crate::homeserver::{Home, KEY, digest, item_of, noise, without_one_time_keys};
 use crate::rig::{
-    backup, conninfo, copy_of, fresh_in, listed, memory, named, reopen, restore, restore_files_to, restore_to, run, ticking,
+    backup, conninfo, copy_of, document, fresh_in, listed, memory, named, reopen, restore, restore_files_to, restore_to, run, ticking,
     verify,
 };
 use crate::tree::{files, tree};
@@ -723,4 +723,41 @@ async fn a_media_folder_behind_a_link_comes_back_as_a_folder() {
     let copy = target.path().join(home.root.strip_prefix("/").unwrap());
     assert_eq!(files(&copy.join("var/media/local_content")), files(&home.at("mnt/local")));
     assert!(fs::symlink_metadata(copy.join("var/media/remote_content")).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_few_connections_can_load_a_large_table() {
+    let home = Home::new();
+    let cluster = home.cluster;
+    // Large enough for a stream of its own, whose table the planner learns of beside the build of the other indexes.
+    home.sql("CREATE TABLE large AS SELECT n AS id, repeat(md5(n::text), 30) AS text FROM generate_series(1, 45000) AS n");
+    home.sql("ALTER TABLE large ADD PRIMARY KEY (id)");
+    let repository = fresh_in(&memory()).await;
+    let taken = backup(&repository, &home).await;
+    let streams = document(&repository, &taken.snapshot.unwrap()).await.databases.remove(0).streams;
+    assert!(streams.iter().any(|stream| stream.name == "table.public.large"), "{streams:?}");
+    // One asks between the steps, and as many as there are jobs load, build or analyze: 3. Analyzing beside the build takes 5.
+    for (limit, tries) in [(3, 4), (4, 2), (5, 2)] {
+        let role = cluster.role("few", "right");
+        cluster.psql("postgres", &format!("ALTER ROLE \"{role}\" CONNECTION LIMIT {limit}"));
+        for number in 0..tries {
+            let database = cluster.database("few connections");
+            cluster.psql("postgres", &format!("ALTER DATABASE \"{database}\" OWNER TO \"{role}\""));
+            let info = format!(
+                "host=127.0.0.1 port={} user={role} password=right dbname='{database}'",
+                cluster.port
+            );
+            let target = tempfile::tempdir().unwrap();
+            let options = Options {
+                databases: vec![("synapse".into(), DatabaseTarget::ConnInfo(info))],
+                parts: [Part::Database].into_iter().collect(),
+                ..restore_files_to(target.path())
+            };
+            let report = restore(&repository, "latest", &options).await;
+            let report = report.unwrap_or_else(|error| panic!("{limit} connections, try {number}: {error}"));
+            assert_eq!(report.databases, ["synapse"], "{limit} connections, try {number}");
+            let analyzed = "SELECT count(*) FROM pg_stats WHERE tablename = 'large' AND attname = 'id'";
+            assert_eq!(cluster.psql(&database, analyzed), "1", "{limit} connections, try {number}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
 use crate::synapse::postgres::check::{self, Expected};
 use crate::synapse::postgres::load::{Content, Load, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
-use crate::synapse::postgres::{ConnInfo, Session, Tools, dump, nearby, plan, target};
+use crate::synapse::postgres::{self, ConnInfo, Session, Tools, dump, nearby, plan, target};
 
 /// A window is not smaller: frames are 4 MiB, and what two windows share of one is carried from the first to the second.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
@@ -146,14 +147,18 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
     };
     let compared = load_rows(task, rows, &options, Some(&archive)).await?;
     // The tables with a stream of their own have all of theirs: beside what is built for the others the planner learns of them.
+    let mut beside = if alone.is_empty() {
+        Vec::new()
+    } else {
+        sessions_beside(task).await?
+    };
     let build = async { archive.load(Section::AfterData, task.jobs).await.context("build the indexes") };
     let analyze = async {
-        // Where the role may not have so many connections, it is done when those of the indexes are closed.
-        let Ok(mut sessions) = sessions(task).await else {
+        if beside.is_empty() {
             return Ok(BTreeSet::new());
-        };
-        check::analyze(&mut sessions, |table| alone.contains(table)).await?;
-        close(sessions).await;
+        }
+        check::analyze(&mut beside, |table| alone.contains(table)).await?;
+        close(beside).await;
         Ok(alone)
     };
     let (words, analyzed) = try_join(build, analyze).await?;
@@ -161,11 +166,38 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
     Ok(Done { compared, analyzed })
 }
 
-/// As many sessions as jobs. They wait for any lock as long as it takes: a foreign key that is checked beside them holds its
-/// tables for hours.
+/// As many sessions as jobs.
 async fn sessions(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
-    let open = (0..task.jobs).map(|_| Session::open_another(&task.info, task.tools, Purpose::Write, FOR_EVER));
-    Ok(try_join_all(open).await?)
+    for _ in 0..CROWDED_TRIES_MAX {
+        match try_join_all((0..task.jobs).map(|_| session(task))).await {
+            // A connection that was just closed still counts.
+            Err(error) if error.is_crowded() => tokio::time::sleep(CROWDED_PAUSE).await,
+            opened => return Ok(opened?),
+        }
+    }
+    Ok(try_join_all((0..task.jobs).map(|_| session(task))).await?)
+}
+
+/// Between two tries to open sessions where there is no room for them.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
+/// A few seconds: connections that were closed are gone by then.
+const CROWDED_TRIES_MAX: usize = 50;
+
+/// The same, for work beside a build by as many jobs; none where the role may not have so many connections.
+///
+/// As many as both take are opened first. If the build were refused one because of ours, the database would stay half loaded.
+async fn sessions_beside(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
+    let opened = join_all((0..2 * task.jobs).map(|_| session(task))).await;
+    let mut ours: Vec<Session> = opened.into_iter().flatten().collect();
+    let is_room = ours.len() == 2 * task.jobs;
+    let others = ours.split_off(if is_room { task.jobs } else { 0 });
+    task.session.lock().await.see_off(others).await?;
+    Ok(ours)
+}
+
+/// It waits for any lock as long as it takes: a foreign key that is checked beside it holds its tables for hours.
+async fn session(task: &Task<'_>) -> Result<Session, postgres::Error> {
+    Session::open_another(&task.info, task.tools, Purpose::Write, FOR_EVER).await
 }
 
 async fn close(sessions: Vec<Session>) {

@@ -245,6 +245,11 @@ fn found_text(found: &[String]) -> String {
 }
 
 impl Error {
+    /// Is there no connection left for us? One may be soon.
+    pub fn is_crowded(&self) -> bool {
+        matches!(self, Self::Connect { message, .. } if CROWDED.iter().any(|words| message.contains(words)))
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -294,6 +299,9 @@ impl Error {
     }
 }
 
+/// What PostgreSQL says where it, the database or the role has no connection left.
+const CROWDED: [&str; 3] = ["too many connections", "too many clients", "remaining connection slots"];
+
 fn connect_hint(message: &str) -> Option<String> {
     let table: [(&[&str], &str); 10] = [
         (
@@ -313,7 +321,7 @@ fn connect_hint(message: &str) -> Option<String> {
             "this looks like pgbouncer: connect to PostgreSQL itself",
         ),
         (
-            &["too many connections", "too many clients", "remaining connection slots"],
+            &CROWDED,
             "wait for others to end, or raise the limit: `max_connections`, ALTER ROLE or ALTER DATABASE … CONNECTION LIMIT",
         ),
         (
