@@ -152,12 +152,14 @@ pub enum FindingKind {
     Damaged,
     /// Saved as it is, and Synapse passes over it, too. Not a problem.
     Ignored,
+    /// Not saved, since it may belong to somebody else. Not a problem, but `doctor` asks.
+    LeftOut,
 }
 
 impl FindingKind {
     /// Whether a backup with this finding has a problem.
     pub fn is_problem(self) -> bool {
-        self != Self::Ignored
+        !matches!(self, Self::Ignored | Self::LeftOut)
     }
 }
 

@@ -63,7 +63,7 @@ fn findings(homeserver: &Homeserver) -> Vec<Problem> {
         FindingKind::Unreadable => Some(ProblemKind::Unreadable),
         FindingKind::NotAFile => Some(ProblemKind::NotAFile),
         FindingKind::Damaged => Some(ProblemKind::Damaged),
-        FindingKind::Ignored => None,
+        FindingKind::Ignored | FindingKind::LeftOut => None,
     };
     let problem = |finding: &crate::synapse::Finding| {
         let kind = kind(finding.kind)?;

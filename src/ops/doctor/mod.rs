@@ -150,7 +150,7 @@ fn check_configuration(homeserver: &Result<Homeserver, anyhow::Error>, report: &
         "configuration",
         format!("{}: {files} files, links and folders to save", homeserver.server_name),
     );
-    for finding in homeserver.findings.iter().filter(|finding| finding.kind.is_problem()) {
+    for finding in homeserver.findings.iter().filter(|finding| finding.kind != FindingKind::Ignored) {
         let message = format!("{}: {}", finding.item.escape_debug(), finding.message);
         report.warn("configuration", message, cure_of(finding));
     }
@@ -173,6 +173,7 @@ fn cure_of(finding: &Finding) -> &'static str {
         FindingKind::Missing => "put the file back or mend the path; remove the option only if nothing needs what it names",
         FindingKind::Unreadable => "run as a user who may read it",
         FindingKind::NotAFile => "mend the path: what is there is not what the option wants",
+        FindingKind::LeftOut => "if Synapse reads it, name it in `files`",
         FindingKind::Damaged | FindingKind::Ignored => "mend the file: Synapse reads it when it starts",
     }
 }

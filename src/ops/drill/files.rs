@@ -125,7 +125,7 @@ fn named_files(snapshot: &Snapshot, homeserver: &Homeserver, files: &Path, check
             FindingKind::Unreadable => ProblemKind::Unreadable,
             FindingKind::NotAFile => ProblemKind::NotAFile,
             FindingKind::Damaged => ProblemKind::Damaged,
-            FindingKind::Ignored => continue,
+            FindingKind::Ignored | FindingKind::LeftOut => continue,
         };
         let item = finding.item.replace(&scratch[1..], "").replace("config//", "config/");
         if known.contains(item.as_str()) {

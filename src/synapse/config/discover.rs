@@ -30,7 +30,8 @@ pub fn discover(options: &Options) -> Result<Homeserver, Error> {
     let databases = databases::read(&loaded.map, &paths, options.allow_sqlite)?;
     named_files(&loaded.map, "", &paths, &mut collector)?;
     let keys = signing_keys(&loaded, &paths, &mut collector)?;
-    let home = home(options, &media, &collector);
+    let other = other_user(&media, &collector);
+    let home = home(options, other, &collector);
     home_files(home.as_deref(), &databases, &mut collector)?;
     for path in guess::candidates(&loaded.map, &paths, home.as_deref()) {
         collector.guess(&path, "the configuration")?;
@@ -40,6 +41,8 @@ pub fn discover(options: &Options) -> Result<Homeserver, Error> {
         collector.tree(&normalize(path), Role::Extra, true, true, "`files`")?;
     }
     extra_workers(&paths, &mut collector)?;
+    let doubtful = other.filter(|_| home.is_none()).and_then(|uid| collector.owners().home(uid));
+    left_out_home_files(doubtful.as_deref(), &databases, &mut collector);
     let (files, findings) = collector.finish()?;
     Ok(Homeserver {
         old_signing_keys: old_signing_keys(&loaded.map),
@@ -194,9 +197,8 @@ fn http_ports(map: &Mapping) -> Vec<u16> {
     listeners.iter().filter_map(port).collect()
 }
 
-/// The home directory of Synapse's user: ours, unless root runs this and Synapse is somebody else of this host. Whoever
-/// has the number of a container's user here is a stranger.
-fn home(options: &Options, media: &MediaStore, collector: &Collector) -> Option<PathBuf> {
+/// The user that Synapse's files belong to, where root runs this and Synapse is somebody else.
+fn other_user(media: &MediaStore, collector: &Collector) -> Option<u32> {
     let is_of_another = |uid: &u32| *uid != 0 && rustix::process::geteuid().is_root();
     let key = || {
         collector
@@ -205,31 +207,54 @@ fn home(options: &Options, media: &MediaStore, collector: &Collector) -> Option<
             .map(|file| file.owner.uid)
     };
     let of_media = media.owner.as_ref().map(|owner| owner.uid).filter(is_of_another);
-    match of_media.or_else(key).filter(is_of_another) {
+    of_media.or_else(key).filter(is_of_another)
+}
+
+/// The home directory of Synapse's user: ours, or that of another user of this host. Whoever has the number of a container's
+/// user here is a stranger.
+fn home(options: &Options, other: Option<u32>, collector: &Collector) -> Option<PathBuf> {
+    match other {
         Some(uid) if options.path_map.is_empty() => collector.owners().home(uid),
         Some(_) => None,
         None => options.home.clone(),
     }
 }
 
-/// What libpq reads by itself from the home directory of Synapse's user.
+/// What libpq reads by itself from the home directory of its user, and whether it is secret.
+const HOME_FILES: [(&str, bool); 6] = [
+    (".pgpass", true),
+    (".pg_service.conf", true),
+    (".postgresql/postgresql.key", true),
+    (".postgresql/postgresql.crt", false),
+    (".postgresql/root.crt", false),
+    (".postgresql/root.crl", false),
+];
+
+fn uses_postgres(databases: &[DatabaseConfig]) -> bool {
+    databases.iter().any(|database| matches!(database.engine, Engine::Postgres { .. }))
+}
+
 fn home_files(home: Option<&Path>, databases: &[DatabaseConfig], collector: &mut Collector) -> Result<(), Error> {
-    let Some(home) = home.map(normalize) else {
+    let Some(home) = home.map(normalize).filter(|_| uses_postgres(databases)) else {
         return Ok(());
     };
-    if !databases.iter().any(|database| matches!(database.engine, Engine::Postgres { .. })) {
-        return Ok(());
-    }
-    let own = [
-        (".pgpass", true),
-        (".pg_service.conf", true),
-        (".postgresql/postgresql.key", true),
-        (".postgresql/postgresql.crt", false),
-        (".postgresql/root.crt", false),
-        (".postgresql/root.crl", false),
-    ];
-    own.iter()
+    HOME_FILES
+        .iter()
         .try_for_each(|(name, secret)| collector.optional(&home.join(name), Role::Database, *secret, "libpq"))
+}
+
+/// The same in a home that may be a stranger's: not saved unless `files` names it, but told.
+fn left_out_home_files(home: Option<&Path>, databases: &[DatabaseConfig], collector: &mut Collector) {
+    let Some(home) = home.map(normalize).filter(|_| uses_postgres(databases)) else {
+        return;
+    };
+    for (name, _) in HOME_FILES {
+        let path = home.join(name);
+        if path.is_file() && !collector.items().any(|item| item.path == path) {
+            let message = "it is not saved: its user owns Synapse's files, but as `path_map` is set, that may be a user of a container";
+            collector.finding(FindingKind::LeftOut, &path, message);
+        }
+    }
 }
 
 /// The files of workers in `workers/` beside the configuration, as in Synapse's documentation of systemd and Docker.
@@ -308,4 +333,63 @@ fn extra_workers(paths: &Paths<'_>, collector: &mut Collector) -> Result<(), Err
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_home_that_may_be_a_strangers_is_not_read_but_what_libpq_reads_there_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().canonicalize().unwrap();
+        fs::create_dir(home.join(".postgresql")).unwrap();
+        fs::write(home.join(".pgpass"), "x").unwrap();
+        fs::write(home.join(".postgresql/root.crt"), "x").unwrap();
+        let databases = [DatabaseConfig {
+            name: "synapse".into(),
+            label: "master".into(),
+            data_stores: Vec::new(),
+            engine: Engine::Postgres { args: BTreeMap::new() },
+        }];
+        let mut collector = Collector::new();
+        collector.tree(&home.join(".pgpass"), Role::Extra, true, true, "`files`").unwrap();
+        left_out_home_files(Some(&home), &databases, &mut collector);
+        left_out_home_files(Some(&home), &[], &mut collector);
+        left_out_home_files(None, &databases, &mut collector);
+        let (files, findings) = collector.finish().unwrap();
+        assert_eq!(files.len(), 1, "{files:?}");
+        assert_eq!(findings.len(), 1, "what `files` names is saved: {findings:?}");
+        assert_eq!(findings[0].kind, FindingKind::LeftOut);
+        assert!(findings[0].item.ends_with("/.postgresql/root.crt") && !findings[0].kind.is_problem());
+    }
+
+    #[test]
+    fn another_users_home_counts_unless_it_may_be_a_containers() {
+        let collector = Collector::new();
+        // Every host has one user for certain.
+        let root = collector.owners().home(0);
+        assert!(root.is_some());
+        let ours = Options {
+            home: Some("/home/us".into()),
+            ..Options::default()
+        };
+        let mapped = Options {
+            path_map: vec![("/data".into(), "/srv".into())],
+            ..ours.clone()
+        };
+        for (options, other, expected) in [
+            (&ours, None, ours.home.clone()),
+            (&ours, Some(0), root),
+            (&mapped, None, ours.home.clone()),
+            (&mapped, Some(0), None),
+        ] {
+            assert_eq!(home(options, other, &collector), expected, "{other:?} {:?}", options.path_map);
+        }
+    }
 }
