@@ -53,5 +53,7 @@ mod secrets;
 mod sweep;
 #[path = "repo/thrift.rs"]
 mod thrift;
+#[path = "repo/unnamed.rs"]
+mod unnamed;
 #[path = "repo/versions.rs"]
 mod versions;

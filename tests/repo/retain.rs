@@ -271,7 +271,7 @@ async fn what_no_segment_names_is_not_adopted_until_the_index_is_written_anew() 
 }
 
 /// Segments as compaction writes them: cut by blob id, so that each of the two names every pack.
-async fn cut_by_blob(memory: &Memory) -> [String; 2] {
+pub(crate) async fn cut_by_blob(memory: &Memory) -> [String; 2] {
     let segments: Vec<_> = memory
         .objects()
         .into_iter()

@@ -162,7 +162,9 @@ fn unread(survey: &Survey) -> Vec<Problem> {
     let damaged = survey.damaged_segments.iter().map(|(key, why)| Problem {
         kind: ProblemKind::Damaged,
         item: key.clone(),
-        message: format!("{why}; no pack is marked or deleted until `verify --repair-index` has written what it named anew"),
+        message: format!(
+            "{why}; no pack is marked or deleted until `verify --repair-index` has named anew what it named and this object is deleted"
+        ),
     });
     damaged.collect()
 }

@@ -56,8 +56,22 @@ pub enum Refused {
         /// What is wrong with it.
         reason: String,
     },
+    /// Live blobs are in no present, indexed pack, and a segment that may name them cannot be read.
+    #[error(
+        "segment `{key}` cannot be read ({reason}), and {} blobs that snapshots need are in no pack that the others name: {}",
+        .missing.blobs,
+        names(.missing)
+    )]
+    DamagedSegment {
+        /// The first of them.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What the others do not name.
+        missing: Missing,
+    },
     /// Live blobs are in no present, indexed pack.
-    #[error("{} blobs that snapshots need are in no pack that is there: {}", .0.blobs, names(.0))]
+    #[error("{} blobs that snapshots need are in no pack that is there and indexed: {}", .0.blobs, names(.0))]
     Missing(Missing),
     /// The store's times cannot be believed.
     #[error("`{key}` landed at {last_modified}, more than an hour after the store's own time {now}")]
@@ -81,9 +95,11 @@ impl Refused {
     pub fn hint(&self) -> String {
         match self {
             Self::DamagedSnapshots { .. } => "nothing was deleted; `synapse-backup forget` of that snapshot lets prune go on".into(),
-            Self::Missing(_) => {
-                "nothing was deleted; `synapse-backup verify` says what is lost, `forget` of these snapshots lets prune go on".into()
+            Self::DamagedSegment { .. } => {
+                "nothing was deleted; `synapse-backup verify --repair-index` names anew what it named, and says what is lost and whether that object can be deleted".into()
             }
+            // A lost segment looks the same as lost packs: whoever forgot these snapshots first would lose what is there.
+            Self::Missing(_) => "nothing was deleted; `synapse-backup verify --repair-index` first: it names anew what is there and says what is lost; only then `forget` of what lost something lets prune go on".into(),
             Self::Ahead { .. } => "nothing was deleted; look at the clock of the store, and run prune again later".into(),
         }
     }
@@ -298,10 +314,18 @@ pub(super) fn refuse(survey: &Survey) -> Result<(), Refused> {
             reason: reason.clone(),
         });
     }
-    if survey.missing.blobs > 0 {
-        return Err(Refused::Missing(survey.missing.clone()));
+    if survey.missing.blobs == 0 {
+        return Ok(());
     }
-    Ok(())
+    let missing = survey.missing.clone();
+    Err(match survey.damaged_segments.first() {
+        Some((key, reason)) => Refused::DamagedSegment {
+            key: key.clone(),
+            reason: reason.clone(),
+            missing,
+        },
+        None => Refused::Missing(missing),
+    })
 }
 
 /// A segment that cannot be read hides lines of any pack, also of those that other segments name: nobody knows then what is dead.

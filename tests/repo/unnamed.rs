@@ -1,0 +1,78 @@
+//! One segment of an index that was cut by blob is lost, and every pack is whole: nothing is lost, and nobody may be told so.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use synapse_backup::ops::{hint_of, prune};
+use synapse_backup::repo::{Ids, Repository, open};
+use synapse_backup::store::Store;
+use synapse_backup::store::memory::Memory;
+
+use crate::retain::cut_by_blob;
+use crate::rig::{self, backup, init_with_small_blobs, memory, noise, read, run};
+use crate::sweep::prune_options;
+
+/// How the segment is lost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Loss {
+    Deleted,
+    Cut,
+}
+
+/// Two nights, of which one segment of two is lost; each names every pack of its night.
+async fn without_a_segment(loss: Loss) -> (Arc<Memory>, Repository, String) {
+    let memory = memory();
+    let repository = init_with_small_blobs(memory.clone()).await;
+    for night in [1, 2] {
+        backup(&repository, &mut rig::Bytes::new(&noise(night, 200_000))).await.unwrap();
+        memory.clock().advance(jiff::SignedDuration::from_hours(1));
+    }
+    let [_, upper] = cut_by_blob(&memory).await;
+    match loss {
+        Loss::Deleted => drop(memory.delete(&upper).await.unwrap()),
+        Loss::Cut => memory.damage(&upper, Bytes::from_static(b"cut")),
+    }
+    let repository = open::open(memory.clone(), Ids::random()).await.unwrap();
+    (memory, repository, upper)
+}
+
+/// With the index, and as it is told.
+async fn verified(repository: &Repository, repair_index: bool) -> synapse_backup::ops::verify::Report {
+    let options = synapse_backup::ops::verify::Options {
+        snapshot: None,
+        read_data: None,
+        repair_index,
+        tools: None,
+        limits: rig::LIMITS,
+    };
+    synapse_backup::ops::verify::verify(repository, &options, &run()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_what_a_refused_prune_advises_loses_no_snapshot() {
+    for loss in [Loss::Deleted, Loss::Cut] {
+        let (memory, repository, segment) = without_a_segment(loss).await;
+        let refused = prune::prune(&repository, &prune_options(), &run()).await.unwrap_err();
+        let (said, hint) = (format!("{refused:#}"), hint_of(&refused).unwrap());
+        let repair = hint.find("`synapse-backup verify --repair-index`").unwrap();
+        assert!(hint.find("forget").is_none_or(|forget| repair < forget), "{loss:?}: {hint}");
+        assert_eq!(said.contains(&segment), loss == Loss::Cut, "{said}");
+        assert_eq!(hint.contains("forget"), loss == Loss::Deleted, "{hint}");
+
+        // The advice.
+        let found = verified(&repository, true).await.problems;
+        match loss {
+            Loss::Deleted => assert_eq!(found, []),
+            Loss::Cut => {
+                assert_eq!(found.len(), 1, "{found:?}");
+                let told = prune::prune(&repository, &prune_options(), &run()).await.unwrap().problems;
+                assert!(told[0].item == segment && told[0].message.contains("is deleted"), "{told:?}");
+                assert!(found[0].item == segment && found[0].message.contains("can be deleted"), "{found:?}");
+                memory.delete(&segment).await.unwrap();
+            }
+        }
+        let pruned = prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+        assert_eq!((pruned.snapshots.len(), pruned.problems), (2, vec![]), "{loss:?}");
+        assert!(read(&repository, "latest").await.unwrap() == noise(2, 200_000), "{loss:?}");
+    }
+}
