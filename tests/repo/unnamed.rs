@@ -76,3 +76,19 @@ async fn whoever_does_what_a_refused_prune_advises_loses_no_snapshot() {
         assert!(read(&repository, "latest").await.unwrap() == noise(2, 200_000), "{loss:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_no_segment_names_are_found_by_verify_though_every_pack_is_named() {
+    for loss in [Loss::Deleted, Loss::Cut] {
+        let (_, repository, segment) = without_a_segment(loss).await;
+        let found = verified(&repository, false).await.problems;
+        let named = |item: &str| found.iter().find(|problem| problem.item == item).map(|problem| &problem.message);
+        let blobs = named("index").unwrap();
+        let count: u64 = blobs.split_once(' ').unwrap().0.parse().unwrap();
+        assert!(count > 10 && blobs.contains("`verify --repair-index`"), "{loss:?}: {blobs}");
+        let damaged = named(&segment);
+        assert_eq!(damaged.is_some(), loss == Loss::Cut, "{found:?}");
+        assert!(damaged.is_none_or(|message| !message.contains("can be deleted")), "{damaged:?}");
+        assert_eq!(found.len(), 1 + usize::from(loss == Loss::Cut), "{found:?}");
+    }
+}

@@ -12,7 +12,7 @@ use super::{Limits, Run, Tools, signers};
 use crate::format::snapshot::{Problem, ProblemKind, Snapshot};
 use crate::format::{BlobId, PackId};
 use crate::repo::catalog::Catalog;
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, UNNAMED_MAX};
 use crate::repo::{Repository, snapshots};
 
 mod dumps;
@@ -154,7 +154,7 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
     let catalog = reader.catalog();
     let gone = structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
     let relied = relied(&snapshots, &catalog, &gone);
-    damaged_segments(&catalog, &relied, options.repair_index, &mut findings);
+    damaged_segments(&catalog, options.repair_index, &mut findings);
     report.snapshots = snapshots.len() as u64;
     report.packs = relied.len() as u64;
     let bad = match options.read_data {
@@ -183,6 +183,7 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
             findings.add(format!("packs/{id}"), "it is gone", Some(snapshot));
         }
     }
+    unnamed_blobs(reader.unnamed(), &mut findings);
     if let (Some(share), Some(tools)) = (options.read_data, &options.tools)
         && share.is_all()
     {
@@ -207,16 +208,28 @@ fn relied(snapshots: &[Snapshot], catalog: &Catalog, gone: &BTreeSet<PackId>) ->
     relied
 }
 
-/// A segment that cannot be read costs nothing but requests as long as the packs have their tables.
-fn damaged_segments(catalog: &Catalog, relied: &BTreeSet<PackId>, repaired: bool, findings: &mut Findings) {
-    let all_named = relied.iter().all(|id| catalog.pack(*id).is_some());
+/// A segment that cannot be read costs nothing but requests as long as the packs have their tables. That others name every
+/// pack says nothing: a compacted segment is cut by blob.
+fn damaged_segments(catalog: &Catalog, repaired: bool, findings: &mut Findings) {
+    let cost = if repaired {
+        "nothing is lost with it: every pack is named by another segment, so this object can be deleted"
+    } else {
+        "what it names is found by the tables of its packs; `verify --repair-index` names it again"
+    };
     for (key, reason) in &catalog.damaged {
-        let cost = if repaired || all_named {
-            "nothing is lost with it: every pack is named by another segment, so this object can be deleted"
-        } else {
-            "what it names is found by the tables of its packs; `verify --repair-index` names it again"
-        };
         findings.add(key.clone(), format!("{reason}; {cost}"), None);
+    }
+}
+
+/// Nothing is lost with them, but `prune` and `adopt` go by the index.
+fn unnamed_blobs(count: usize, findings: &mut Findings) {
+    if count > 0 {
+        let at_least = if count < UNNAMED_MAX { "" } else { "at least " };
+        let message = format!(
+            "{at_least}{count} blobs that snapshots need are named by no segment, and found by the tables of their packs; \
+             `verify --repair-index` names them again"
+        );
+        findings.add("index", message, None);
     }
 }
 

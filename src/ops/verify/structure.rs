@@ -61,7 +61,7 @@ pub(super) async fn check_packs(
 async fn unnamed(repository: &Repository, id: PackId) -> anyhow::Result<Option<String>> {
     match read_table(repository, id).await {
         Ok(table) => Ok(Some(format!(
-            "no index segment names it; its {} blobs are found by its own table",
+            "no index segment names it; its {} blobs are found by its own table, and `verify --repair-index` names them again",
             table.entries.len()
         ))),
         Err(error @ repo::Error::Damaged { .. }) => Ok(Some(format!(

@@ -34,6 +34,8 @@ const ROUNDS_MAX: usize = 4;
 const TABLE_TAIL_BYTES: u64 = 256 << 10;
 /// Tables that are kept in memory.
 const TABLES_KEPT: usize = 64;
+/// Blobs that no segment names are counted up to here.
+pub const UNNAMED_MAX: usize = 100_000;
 
 /// A blob that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct Reader {
     without_table: Mutex<HashSet<PackId>>,
     /// What was found by searching the whole index.
     places: Mutex<Places>,
+    /// What was found by the table of its pack alone, although a segment names that pack.
+    unnamed: Mutex<HashSet<BlobId>>,
     catalog_bytes: usize,
     connections: usize,
     window_bytes: u64,
@@ -96,6 +100,7 @@ impl Reader {
             tables: Mutex::default(),
             without_table: Mutex::default(),
             places: Mutex::new(Places::new(usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX))),
+            unnamed: Mutex::default(),
             catalog_bytes: usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX),
             connections: connections.clamp(1, 32),
             window_bytes: (memory_bytes / 8).clamp(16 << 20, 256 << 20),
@@ -120,6 +125,12 @@ impl Reader {
         packs.extend(lock(&self.aside).iter());
         packs.extend(lock(&self.without_table).iter());
         packs
+    }
+
+    /// Blobs that no segment names, although one names their pack; at most [`UNNAMED_MAX`], and none where the index did not
+    /// fit into memory, since nobody knows then.
+    pub fn unnamed(&self) -> usize {
+        lock(&self.unnamed).len()
     }
 
     /// Raw bytes that one window may hold.
@@ -245,7 +256,21 @@ impl Reader {
             .filter(|blob| blob.id == wanted.id)
             .map(|blob| Location { pack: hint, blob: *blob })
             .collect();
-        Ok(self.choose(wanted, copies))
+        let found = self.choose(wanted, copies);
+        if found.is_some() {
+            self.note_unnamed(&wanted.id, hint);
+        }
+        Ok(found)
+    }
+
+    /// A compacted segment is cut by blob: when one is lost, others still name every pack, but not every blob.
+    fn note_unnamed(&self, id: &BlobId, pack: PackId) {
+        let catalog = self.catalog();
+        let is_named = || catalog.copies(id).iter().any(|copy| copy.pack == pack);
+        let mut unnamed = lock(&self.unnamed);
+        if !catalog.truncated && unnamed.len() < UNNAMED_MAX && catalog.pack(pack).is_some() && !is_named() {
+            unnamed.insert(*id);
+        }
     }
 
     /// A pack's own table. `None`: the pack is gone, and put aside; or its table is damaged, and not read again.
