@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use synapse_backup::ops::{hint_of, prune};
+use synapse_backup::ops::{Limits, hint_of, prune, verify};
 use synapse_backup::repo::{Ids, Repository, open};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::Memory;
@@ -36,16 +36,23 @@ async fn without_a_segment(loss: Loss) -> (Arc<Memory>, Repository, String) {
     (memory, repository, upper)
 }
 
-/// With the index, and as it is told.
-async fn verified(repository: &Repository, repair_index: bool) -> synapse_backup::ops::verify::Report {
-    let options = synapse_backup::ops::verify::Options {
+/// Structure alone, within so much memory.
+async fn verified_within(memory_bytes: u64, repository: &Repository, repair_index: bool) -> verify::Report {
+    let options = verify::Options {
         snapshot: None,
         read_data: None,
         repair_index,
         tools: None,
-        limits: rig::LIMITS,
+        limits: Limits {
+            memory_bytes,
+            ..rig::LIMITS
+        },
     };
-    synapse_backup::ops::verify::verify(repository, &options, &run()).await.unwrap()
+    verify::verify(repository, &options, &run()).await.unwrap()
+}
+
+async fn verified(repository: &Repository, repair_index: bool) -> verify::Report {
+    verified_within(rig::LIMITS.memory_bytes, repository, repair_index).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,4 +98,17 @@ async fn blobs_that_no_segment_names_are_found_by_verify_though_every_pack_is_na
         assert!(damaged.is_none_or(|message| !message.contains("can be deleted")), "{damaged:?}");
         assert_eq!(found.len(), 1 + usize::from(loss == Loss::Cut), "{found:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_does_not_fit_into_memory_is_repaired_too() {
+    let (_, repository, _) = without_a_segment(Loss::Deleted).await;
+    // A quarter of this holds nineteen lines, and each of the two packs has more blobs.
+    let little = 4 << 10;
+    let repaired = verified_within(little, &repository, true).await.repaired.unwrap();
+    assert!(repaired.tables == 2 && repaired.packs == 1 && repaired.blobs > 25, "{repaired:?}");
+    prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    assert_eq!(verified(&repository, false).await.problems, []);
+    let again = verified_within(little, &repository, true).await.repaired.unwrap();
+    assert_eq!((again.tables, again.packs), (repaired.tables, 0), "nothing is named twice");
 }

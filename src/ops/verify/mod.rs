@@ -146,9 +146,7 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
     let snapshots = load(repository, options, &mut findings).await?;
     let mut report = Report::default();
     if options.repair_index {
-        let before = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
-        let connections = options.limits.connections;
-        report.repaired = Some(repair::repair(repository, &before.catalog(), connections, &mut findings, run).await?);
+        report.repaired = Some(repair::repair(repository, options.limits, &mut findings, run).await?);
     }
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
     let catalog = reader.catalog();
