@@ -1,16 +1,17 @@
 //! Somebody who can write into the bucket of a sealed repository, and what the other verbs make of it: he can plant, rename and
 //! roll back, and nothing of his is signed over, counted, or let in the place of what is true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use synapse_backup::format::list::List;
 use synapse_backup::format::seal;
-use synapse_backup::format::snapshot::{self, Snapshot};
+use synapse_backup::format::snapshot::{self, ConfigItem, ConfigKind, ConfigRole, Media, MediaIncluded, Snapshot};
 use synapse_backup::format::writer_key::WriterKey;
-use synapse_backup::format::{ObjectId, keys};
+use synapse_backup::format::{ItemPath, ObjectId, keys};
 use synapse_backup::ops::retention::{Keep, Reason};
-use synapse_backup::ops::{adopt, copy, forget, inspect, prune};
+use synapse_backup::ops::{Tools, adopt, copy, drill, forget, inspect, prune};
 use synapse_backup::repo::{Repository, drills, snapshots, tags};
 use synapse_backup::store::memory::Memory;
 use synapse_backup::store::{Store, local};
@@ -45,16 +46,21 @@ impl Attacked {
             time: self.good.time + later,
             ..self.good.clone()
         };
+        let own = WriterKey::new([9; 32].into());
+        self.write(&forged, signed.then_some(&own), lands).await;
+        forged.id
+    }
+
+    /// Any document, signed or not.
+    async fn write(&self, forged: &Snapshot, signer: Option<&WriterKey>, lands: SignedDuration) {
         let not_after = self.memory.clock().now() + lands;
-        let object = if signed {
-            snapshot::encode_signed(&forged, not_after, &WriterKey::new([9; 32].into()))
-        } else {
-            snapshot::encode(&forged, not_after)
+        let object = match signer {
+            Some(signer) => snapshot::encode_signed(forged, not_after, signer),
+            None => snapshot::encode(forged, not_after),
         };
         let sealed = seal::seal(&self.keys.all().recipients_of_metadata(), &object.unwrap()).unwrap();
         let key = keys::sealed(&keys::snapshot(forged.time, forged.id).unwrap());
         self.memory.put(&key, sealed.into()).await.unwrap();
-        forged.id
     }
 }
 
@@ -254,4 +260,61 @@ async fn objects_too_large_to_be_ours_are_named_and_take_no_memory() {
         assert!(read(&repository, "latest").await.unwrap() == bytes);
         backup(&repository, &mut Bytes::new(&bytes)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_does_not_pass_over_what_is_planted_because_it_lacks_a_part() {
+    let here = Attacked::new().await;
+    let whole = Snapshot {
+        id: ObjectId::from_bytes([1; 16]),
+        time: here.good.time + SignedDuration::from_mins(1),
+        media: Some(Media {
+            root: ItemPath::from("/media"),
+            mode: None,
+            uid: None,
+            gid: None,
+            owner: None,
+            group: None,
+            shards: List::default(),
+            files: 0,
+            bytes: 0,
+            counts: BTreeMap::new(),
+            included: MediaIncluded::default(),
+        }),
+        config: vec![ConfigItem {
+            path: ItemPath::from("/etc/matrix-synapse"),
+            kind: ConfigKind::Directory,
+            role: ConfigRole::Other,
+            mode: 0o700,
+            uid: 0,
+            gid: 0,
+            owner: None,
+            group: None,
+            bytes: 0,
+            sha256: None,
+            list: List::default(),
+            target: None,
+        }],
+        ..here.good.clone()
+    };
+    here.write(&whole, Some(&here.keys.writer), WINDOW).await;
+    let planted = here.plant(2, SignedDuration::from_mins(2), false, WINDOW).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = drill::Options {
+        snapshot: "latest".into(),
+        databases: drill::Databases::Given(Vec::new()),
+        media: drill::Media::All,
+        folder: folder.path().to_owned(),
+        container_path_map: Vec::new(),
+        working_directory: None,
+        start_synapse: None,
+        late: false,
+        no_record: true,
+        limits: LIMITS,
+        tools: Tools::default(),
+        tool_version: "0".into(),
+    };
+    let refused = drill::drill(&here.repository, &options, &run()).await.unwrap_err();
+    let said = format!("{refused:#}");
+    assert!(said.contains("not authentic") && said.contains(&planted.to_string()), "{said}");
 }

@@ -116,7 +116,6 @@ pub struct Report {
 pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) -> anyhow::Result<Report> {
     let began = Instant::now();
     let found = run.until_cancelled(choose(repository, options)).await?;
-    repository.trust(&found)?;
     run.until_cancelled(signers::warn_of_others(repository)).await?;
     if let Databases::Given(given) = &options.databases {
         restore::check_names(&found.snapshot, given)?;
@@ -157,6 +156,8 @@ pub async fn drill(repository: &Repository, options: &Options, run: &Run<'_>) ->
 /// same homeserver, if there is any, which is told.
 async fn choose(repository: &Repository, options: &Options) -> repo::Result<Loaded> {
     let found = snapshots::find(repository, &options.snapshot, options.late).await?;
+    // First: what somebody planted is not passed over because he left something out.
+    repository.trust(&found)?;
     let is_whole = |snapshot: &Snapshot| retention::parts_of(snapshot).len() == super::all_parts().len();
     let is_latest = options.snapshot == "latest" || options.snapshot.starts_with("latest:");
     if !is_latest || is_whole(&found.snapshot) {
