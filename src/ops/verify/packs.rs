@@ -1,5 +1,6 @@
 //! Reading packs whole: every frame is decoded and every blob hashed against the pack's own table.
 //!
+//! A pack that does not fit into memory as a whole is read in pieces of some frames; together they are all of it.
 //! A copy that is bad is remembered, so that the structure check counts only good copies. What a bad copy costs is told
 //! there, in terms of items.
 
@@ -11,14 +12,16 @@ use jiff::Timestamp;
 
 use super::{BadCopies, Findings, ReadData, Report};
 use crate::format::frame::FrameDecoder;
-use crate::format::pack::{self, PackTable, TailRead};
+use crate::format::pack::{self, BlobEntry, PackTable, TailRead};
 use crate::format::{BlobId, PACK_BYTES_MAX, PackId, keys};
 use crate::ops::Run;
 use crate::repo::catalog::Catalog;
+use crate::repo::reader::{read_range, read_table, reads_of};
 use crate::repo::{Error, Repository};
 use crate::store::{self, ByteRange};
 
-/// Packs that are read at once, where memory has room; each is in memory whole (64 MiB), and a sealed one twice while it is opened.
+/// Packs that are read at once, where memory has room; each is in memory whole (64 MiB, and up to a frame more), and a sealed
+/// one twice while it is opened.
 const PACKS_AT_ONCE: usize = 2;
 /// What the program itself takes.
 const PROGRAM_BYTES: u64 = 32 << 20;
@@ -72,8 +75,13 @@ pub(super) async fn read(
     run.progress.stage("read packs", Some(bytes), Some(chosen.len() as u64));
     let mut bad = BadCopies::new();
     let mut reads = stream::iter(chosen)
-        .map(|id| read_pack(repository, id, catalog.pack(id).map_or(PACK_BYTES_MAX, |pack| pack.bytes)))
-        .buffer_unordered(at_once);
+        .map(|id| async move {
+            match at_once {
+                0 => read_in_pieces(repository, id).await,
+                _ => read_pack(repository, id, catalog.pack(id).map_or(PACK_BYTES_MAX, |pack| pack.bytes)).await,
+            }
+        })
+        .buffer_unordered(at_once.max(1));
     while let Some(read) = reads.try_next().await? {
         report.packs_read += 1;
         report.blobs_read += read.blobs;
@@ -102,21 +110,28 @@ pub(super) async fn read(
     Ok(bad)
 }
 
-/// So many that what they hold fits beside the index, which has a quarter; never less than one.
+/// So many that what they hold fits beside the index, which has a quarter; none where not even one does.
 fn at_once(memory_bytes: u64, largest_bytes: u64, is_sealed: bool) -> usize {
     let each = largest_bytes.max(1) * if is_sealed { 2 } else { 1 };
     let room = (memory_bytes / 4 * 3).saturating_sub(PROGRAM_BYTES);
-    usize::try_from(room / each).unwrap_or(PACKS_AT_ONCE).clamp(1, PACKS_AT_ONCE)
+    usize::try_from(room / each).unwrap_or(PACKS_AT_ONCE).min(PACKS_AT_ONCE)
+}
+
+impl ReadPack {
+    /// Nothing can be said of its blobs.
+    fn bad_as_a_whole(id: PackId, message: String) -> Self {
+        Self {
+            id,
+            blobs: 0,
+            bad: Vec::new(),
+            whole: Some(message),
+        }
+    }
 }
 
 /// `bytes_max`: what the index says of its length.
 async fn read_pack(repository: &Repository, id: PackId, bytes_max: u64) -> anyhow::Result<ReadPack> {
-    let whole = |message: String| ReadPack {
-        id,
-        blobs: 0,
-        bad: Vec::new(),
-        whole: Some(message),
-    };
+    let whole = |message: String| ReadPack::bad_as_a_whole(id, message);
     let got = match repository.store().get(&keys::pack(id), ByteRange::AtMost(bytes_max)).await {
         Ok(got) => got.bytes,
         Err(store::Error::NotFound { .. }) => return Ok(whole("it is gone".into())),
@@ -137,9 +152,41 @@ async fn read_pack(repository: &Repository, id: PackId, bytes_max: u64) -> anyho
     })
 }
 
-type Checked = (u64, Vec<(BlobId, String)>);
+/// The table first, then frame after frame: it says that they lie there from the first byte to its own, without gaps.
+async fn read_in_pieces(repository: &Repository, id: PackId) -> anyhow::Result<ReadPack> {
+    let whole = |message: String| ReadPack::bad_as_a_whole(id, message);
+    let table = match read_table(repository, id).await {
+        Ok(table) => table,
+        Err(Error::Store(store::Error::NotFound { .. })) => return Ok(whole("it is gone".into())),
+        Err(Error::Damaged { source, .. }) => return Ok(whole(format!("its table is damaged: {source}"))),
+        Err(error) => return Err(error.into()),
+    };
+    let blobs = table.entries.len() as u64;
+    let mut bad = Vec::new();
+    for read in reads_of(id, table.entries) {
+        let got = match read_range(repository, id, read.offset, read.length).await {
+            Ok(got) => got,
+            Err(Error::Store(store::Error::NotFound { .. })) => return Ok(whole("it is gone".into())),
+            Err(Error::Damaged { source, .. }) => {
+                bad.extend(read.blobs.iter().map(|blob| (blob.id, source.to_string())));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let check = move || check_frames(&got, usize::try_from(read.offset).unwrap_or(usize::MAX), &read.blobs);
+        bad.extend(tokio::task::spawn_blocking(check).await?.map_err(anyhow::Error::msg)?);
+    }
+    Ok(ReadPack {
+        id,
+        blobs,
+        bad,
+        whole: None,
+    })
+}
 
-fn check(object: &Bytes) -> Result<Checked, String> {
+type Bad = Vec<(BlobId, String)>;
+
+fn check(object: &Bytes) -> Result<(u64, Bad), String> {
     let table = match pack::decode_table(object, object.len() as u64) {
         Ok(TailRead::Table(table)) => table,
         Ok(TailRead::NeedTail(_)) => return Err("it is longer than the pack".into()),
@@ -147,11 +194,16 @@ fn check(object: &Bytes) -> Result<Checked, String> {
     };
     let PackTable { mut entries, .. } = table;
     entries.sort_unstable_by_key(|entry| (entry.frame_offset, entry.offset_in_frame));
+    Ok((entries.len() as u64, check_frames(object, 0, &entries)?))
+}
+
+/// The frames of these blobs, in bytes of the pack from `offset` on.
+fn check_frames(bytes: &[u8], offset: usize, entries: &[BlobEntry]) -> Result<Bad, String> {
     let mut decoder = FrameDecoder::new().map_err(|error| error.to_string())?;
     let mut bad = Vec::new();
     for frame in entries.chunk_by(|a, b| a.frame_offset == b.frame_offset) {
-        let start = frame[0].frame_offset as usize;
-        let raw = object
+        let start = (frame[0].frame_offset as usize).saturating_sub(offset);
+        let raw = bytes
             .get(start..start + frame[0].frame_length as usize)
             .ok_or_else(|| "beyond the end of the pack".to_owned())
             .and_then(|bytes| decoder.decode(bytes).map_err(|error| error.to_string()));
@@ -168,7 +220,7 @@ fn check(object: &Bytes) -> Result<Checked, String> {
             }
         }
     }
-    Ok((entries.len() as u64, bad))
+    Ok(bad)
 }
 
 #[cfg(test)]
@@ -178,19 +230,22 @@ mod tests {
 
     #[test]
     fn packs_that_are_read_at_once_fit_the_memory() {
+        let pack = 65 << 20;
         for (mebibytes, is_sealed, expected) in [
-            (96, false, 1),
-            (96, true, 1),
+            (96, false, 0),
+            (96, true, 0),
+            (128, true, 0),
+            (132, false, 1),
             (256, false, 2),
             (256, true, 1),
             (512, true, 2),
             (8192, false, 2),
         ] {
-            assert_eq!(
-                at_once(mebibytes << 20, 65 << 20, is_sealed),
-                expected,
-                "{mebibytes} MiB, sealed: {is_sealed}"
-            );
+            let memory = mebibytes << 20;
+            let packs = at_once(memory, pack, is_sealed);
+            assert_eq!(packs, expected, "{mebibytes} MiB, sealed: {is_sealed}");
+            let held = packs as u64 * pack * if is_sealed { 2 } else { 1 };
+            assert!(PROGRAM_BYTES + memory / 4 + held <= memory, "{mebibytes} MiB, sealed: {is_sealed}");
         }
     }
 
