@@ -136,6 +136,8 @@ async fn a_policy_stops_at_a_sign_shows_its_plan_and_goes_on_when_told() {
         assert_eq!(looked["stopped_by"][0]["message"], message, "{wanted}");
         assert_eq!(looked["stopped_by"].as_array().unwrap().len(), signs, "{wanted}");
         assert_eq!(hint.contains("names 1 more"), signs == 2, "{hint}");
+        // Without the rules of this call it would show another plan.
+        assert!(!hint.contains("prune --dry-run"), "{hint}");
         let read = shown(folder.path(), &dry);
         let hint = looked["stopped_by"][0]["hint"].as_str().unwrap();
         for words in ["nothing of this is done without --yes-really", message, hint] {

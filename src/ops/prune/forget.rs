@@ -125,7 +125,7 @@ pub(super) fn stop(signs: &[Sign]) -> Option<Error> {
     let hint = match others.len() {
         0 => worst.hint.clone(),
         number => format!(
-            "{}, after you have looked at the rest: `synapse-backup prune --dry-run` names {number} more",
+            "{}, after you have looked at the rest: the same with `--dry-run` names {number} more",
             worst.hint
         ),
     };

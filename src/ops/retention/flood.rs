@@ -87,7 +87,7 @@ impl Flood {
                 "compare `synapse-backup show {id}` with the one before; if much was really deleted on the homeserver, go on with `--yes-really`"
             ),
             Self::Many { .. } => {
-                "look at `synapse-backup prune --dry-run` and `synapse-backup snapshots`: are all of them yours, and do you mean these rules? Then go on with `--yes-really`".into()
+                "look at the same with `--dry-run` and at `synapse-backup snapshots`: are all of them yours, and do you mean these rules? Then go on with `--yes-really`".into()
             }
         }
     }
