@@ -1,15 +1,17 @@
 //! One segment of an index that was cut by blob is lost, and every pack is whole: nothing is lost, and nobody may be told so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use synapse_backup::format::keys;
 use synapse_backup::ops::{Limits, hint_of, prune, verify};
 use synapse_backup::repo::{Ids, Repository, open};
 use synapse_backup::store::Store;
 use synapse_backup::store::memory::Memory;
 
 use crate::retain::cut_by_blob;
-use crate::rig::{self, backup, init_with_small_blobs, memory, noise, read, run};
+use crate::rig::{self, backup, init, init_with_small_blobs, memory, noise, read, run};
 use crate::sweep::prune_options;
 
 /// How the segment is lost.
@@ -111,4 +113,38 @@ async fn an_index_that_does_not_fit_into_memory_is_repaired_too() {
     assert_eq!(verified(&repository, false).await.problems, []);
     let again = verified_within(little, &repository, true).await.repaired.unwrap();
     assert_eq!((again.tables, again.packs), (repaired.tables, 0), "nothing is named twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_moved_and_whose_segment_is_lost_is_not_given_up() {
+    let memory = memory();
+    let repository = init(memory.clone()).await;
+    let common = noise(7, 2 << 20);
+    let old = backup(&repository, &mut rig::Bytes::new(&[noise(1, 5 << 20), common.clone()].concat()))
+        .await
+        .unwrap();
+    memory.clock().advance(jiff::SignedDuration::from_hours(1));
+    let kept = [noise(3, 1 << 20), common].concat();
+    backup(&repository, &mut rig::Bytes::new(&kept)).await.unwrap();
+    memory.delete(&keys::snapshot(old.time, old.id).unwrap()).await.unwrap();
+    let index = |memory: &Memory| -> BTreeSet<String> {
+        let objects = memory.objects().into_keys();
+        objects.filter(|key| key.starts_with(keys::INDEX)).collect()
+    };
+    let before = index(&memory);
+    for _ in 0..2 {
+        memory.clock().advance(jiff::SignedDuration::from_hours(48));
+        prune::prune(&repository, &prune_options(), &run()).await.unwrap();
+    }
+    let moved: Vec<String> = index(&memory).difference(&before).cloned().collect();
+    assert!(!moved.is_empty());
+    for key in moved {
+        memory.delete(&key).await.unwrap();
+    }
+    let found = verified(&repository, false).await.problems;
+    assert!(found.iter().any(|problem| problem.item.starts_with("database/")), "{found:?}");
+    let index = found.iter().find(|problem| problem.item == "index").unwrap();
+    assert!(index.message.contains("`verify --repair-index`"), "{}", index.message);
+    assert_eq!(verified(&repository, true).await.problems, []);
+    assert!(read(&repository, "latest").await.unwrap() == kept);
 }

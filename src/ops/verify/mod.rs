@@ -22,6 +22,8 @@ mod structure;
 
 pub use repair::Repaired;
 
+use structure::Listed;
+
 /// What a verification is told.
 #[derive(Clone)]
 pub struct Options {
@@ -150,7 +152,7 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
     }
     let reader = Reader::open(repository, options.limits.memory_bytes, options.limits.connections).await?;
     let catalog = reader.catalog();
-    let gone = structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
+    let Listed { gone, unnamed } = structure::check_packs(repository, &catalog, &snapshots, &mut findings).await?;
     let relied = relied(&snapshots, &catalog, &gone);
     damaged_segments(&catalog, options.repair_index, &mut findings);
     report.snapshots = snapshots.len() as u64;
@@ -171,10 +173,12 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
         }
         None => BadCopies::new(),
     };
+    let mut any_lost = false;
     for snapshot in &snapshots {
         let lost = structure::check_snapshot(&reader, snapshot, &bad, &mut report, &mut findings, run)
             .await
             .with_context(|| format!("check snapshot {}", snapshot.id))?;
+        any_lost |= lost;
         // Where nothing is lost, `prune` has moved what was in them; a snapshot that was copied here names those of its origin.
         let is_ours = snapshot.repository == repository.info().id;
         for id in snapshot.packs.iter().filter(|id| lost && is_ours && gone.contains(id)) {
@@ -182,6 +186,12 @@ async fn check(repository: &Repository, options: &Options, run: &Run<'_>) -> any
         }
     }
     unnamed_blobs(reader.unnamed(), &mut findings);
+    if any_lost && unnamed > 0 && !options.repair_index {
+        // What prune moved is where no list says, but in the segment that the move wrote.
+        let message =
+            "are named by no segment, and what is lost may be in them: `verify --repair-index` looks, before anything is given up";
+        findings.add("index", format!("{unnamed} packs {message}"), None);
+    }
     if let (Some(share), Some(tools)) = (options.read_data, &options.tools)
         && share.is_all()
     {

@@ -20,13 +20,21 @@ use crate::synapse::postgres::plan::SCHEMA_STREAM;
 /// Raw bytes of a list that are looked at together.
 const STEP_BYTES: u64 = 1 << 30;
 
-/// Packs, from the listings: of the right length, named by the index, not foreign. Gives those that are gone.
+/// What the listings say of packs.
+pub(super) struct Listed {
+    /// Named by a snapshot, and gone.
+    pub(super) gone: BTreeSet<PackId>,
+    /// How many are there that no segment names: of a run that is at work, or was killed, or whose segment is lost.
+    pub(super) unnamed: usize,
+}
+
+/// Packs, from the listings: of the right length, named by the index, not foreign.
 pub(super) async fn check_packs(
     repository: &Repository,
     catalog: &Catalog,
     snapshots: &[Snapshot],
     findings: &mut Findings,
-) -> anyhow::Result<BTreeSet<PackId>> {
+) -> anyhow::Result<Listed> {
     let mut gone = BTreeSet::new();
     let presence = catalog::presence(repository).await?;
     let mut tables: BTreeMap<PackId, Option<String>> = BTreeMap::new();
@@ -54,7 +62,9 @@ pub(super) async fn check_packs(
     for key in presence.foreign {
         findings.add(key, "this object is not one of ours; it is left alone", None);
     }
-    Ok(gone)
+    let is_unnamed = |id: &&PackId| catalog.pack(**id).is_none() && !presence.condemned.contains(id);
+    let unnamed = presence.packs.keys().filter(is_unnamed).count();
+    Ok(Listed { gone, unnamed })
 }
 
 /// A pack that no segment names: its own table tells whether anything is lost.
