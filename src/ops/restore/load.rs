@@ -187,9 +187,11 @@ const CROWDED_TRIES_MAX: usize = 50;
 ///
 /// As many as both take are opened first. If the build were refused one because of ours, the database would stay half loaded.
 async fn sessions_beside(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
-    let opened = join_all((0..2 * task.jobs).map(|_| session(task))).await;
+    // `pg_restore` connects once more than it has jobs while the server still counts what it closed: before them and after.
+    let both = 2 * task.jobs + 1;
+    let opened = join_all((0..both).map(|_| session(task))).await;
     let mut ours: Vec<Session> = opened.into_iter().flatten().collect();
-    let is_room = ours.len() == 2 * task.jobs;
+    let is_room = ours.len() == both;
     let others = ours.split_off(if is_room { task.jobs } else { 0 });
     task.session.lock().await.see_off(others).await?;
     Ok(ours)
