@@ -163,6 +163,7 @@ fn refuse_unless_sealable(repository: &Repository) -> anyhow::Result<()> {
     if keyring.writer.is_none() {
         let error = crate::repo::Error::NoKey {
             what: "the lists of earlier backups".into(),
+            needs: crate::repo::keyring::Needs::WriterKey,
         };
         return Err(error.into());
     }
@@ -174,6 +175,7 @@ fn refuse_without_identity(repository: &Repository) -> anyhow::Result<()> {
     if repository.info().sealed && repository.keyring().identities.is_empty() {
         let error = crate::repo::Error::NoKey {
             what: "the content".into(),
+            needs: crate::repo::keyring::Needs::Identity,
         };
         return Err(error.into());
     }

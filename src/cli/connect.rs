@@ -139,7 +139,8 @@ pub(super) async fn check_new_writer_key(repository: &Repository, settings: &Set
     }
     if keyring.identities.is_empty() {
         let what = "what the lost writer key opened".into();
-        return Err(repo::Error::NoKey { what }.into());
+        let needs = repo::keyring::Needs::Identity;
+        return Err(repo::Error::NoKey { what, needs }.into());
     }
     // Nothing that opens at all: that is an error of its own.
     repo::snapshots::load_all(repository).await?;

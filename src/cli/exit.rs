@@ -208,6 +208,10 @@ mod tests {
             path: "/x".into(),
             source: kind.into(),
         };
+        let no_key = || repo::Error::NoKey {
+            what: "x".into(),
+            needs: repo::keyring::Needs::Identity,
+        };
         let no_repository = || repo::Error::NoRepository { url: "s3://x".into() };
         for (error, code) in [
             (anyhow!("anything"), FAILED),
@@ -220,7 +224,7 @@ mod tests {
             ),
             (anyhow!("the upload was aborted").context(ops::Error::interrupted()), INTERRUPTED),
             (no_repository().into(), NO_REPOSITORY),
-            (repo::Error::NoKey { what: "x".into() }.into(), NO_KEY),
+            (no_key().into(), NO_KEY),
             (anyhow::Error::from(no_bucket()).context("open the repository"), NO_REPOSITORY),
             (
                 anyhow::Error::from(no_bucket()).context(ops::Error::failed("list snapshots", "look")),

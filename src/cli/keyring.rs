@@ -19,7 +19,8 @@ use super::terminal;
 use crate::format::seal::Identity;
 use crate::format::writer_key::WriterKey;
 use crate::ops::Error;
-use crate::repo::keyring::Keyring;
+use crate::repo;
+use crate::repo::keyring::{Keyring, Needs};
 
 /// Where the writer key is unless `encryption.writer_key_file` says otherwise.
 const WRITER_KEY_FILE: &str = "/var/lib/synapse-backup/writer.key";
@@ -140,12 +141,17 @@ fn writer_key_of(text: std::io::Result<Zeroizing<Vec<u8>>>, file: &Path, named: 
     Ok(Found::Key(Box::new(key)))
 }
 
-/// The error of a call that no key here could help, with the one that could, if it were readable.
+/// The error of a call that no key here could help, with the writer key, if that could and were readable.
 pub(super) fn explained(error: anyhow::Error, settings: &Settings) -> anyhow::Error {
-    if exit::of_error(&error) != exit::NO_KEY {
+    explained_by(error, || read_writer_key(&writer_key_file(settings), false))
+}
+
+fn explained_by(error: anyhow::Error, look: impl FnOnce() -> Result<Found, Error>) -> anyhow::Error {
+    let needs = error.chain().find_map(|link| link.downcast_ref::<repo::Error>()?.needs());
+    if exit::of_error(&error) != exit::NO_KEY || needs == Some(Needs::Identity) {
         return error;
     }
-    match read_writer_key(&writer_key_file(settings), false) {
+    match look() {
         Ok(Found::Unread(why)) => error.context(format!("there is a writer key that cannot be read: {why}")),
         _ => error,
     }
@@ -282,6 +288,21 @@ mod tests {
         assert!(matches!(found(ErrorKind::PermissionDenied, false), Ok(Found::Unread(why)) if why == "/k: permission denied"));
         let refused = found(ErrorKind::PermissionDenied, true).unwrap_err().message;
         assert_eq!(refused, "`encryption.writer_key_file`: /k: permission denied");
+    }
+
+    #[test]
+    fn a_writer_key_that_cannot_be_read_is_told_where_it_would_have_helped() {
+        for (needs, told) in [
+            (Needs::Identity, "no identity here opens x"),
+            (Needs::AnyKey, "there is a writer key that cannot be read: /k"),
+            (Needs::WriterKey, "there is a writer key that cannot be read: /k"),
+        ] {
+            let what = "x".to_owned();
+            let error = anyhow::Error::from(repo::Error::NoKey { what, needs });
+            let explained = explained_by(error, || Ok(Found::Unread("/k".into())));
+            assert_eq!(explained.to_string(), told);
+            assert_eq!(exit::of_error(&explained), exit::NO_KEY);
+        }
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::fmt;
 
 use super::snapshots::Loaded;
 use super::{Error, Repository};
-use crate::format::PackKind;
 use crate::format::seal::{Header, Identity, Recipient};
 use crate::format::writer_key::{Signer, WriterKey};
+use crate::format::{PackKind, keys};
 
 /// All keys at hand. Empty for a repository that is not sealed.
 #[derive(Clone, Default)]
@@ -26,6 +26,51 @@ pub struct Keyring {
     pub signers: Vec<Signer>,
     /// Take snapshots that nobody known has signed.
     pub unsigned: bool,
+}
+
+/// What opens something of a sealed repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Content: an identity, and nothing else.
+    Identity,
+    /// Names and lists, to be read.
+    AnyKey,
+    /// The same, to go on from them: a server has no identity to read them with.
+    WriterKey,
+}
+
+impl Needs {
+    /// An object of this key.
+    pub(crate) fn to_open(key: &str) -> Self {
+        if key.starts_with(keys::PACKS) {
+            Self::Identity
+        } else {
+            Self::AnyKey
+        }
+    }
+
+    /// What the user can do about it.
+    pub(super) fn hint(self) -> &'static str {
+        match self {
+            Self::Identity => "an identity of one of its recipients opens it, and the writer key does not: `--identity FILE`",
+            Self::AnyKey => {
+                "names and lists open with the writer key (`encryption.writer_key_file`) or with an identity: `--identity FILE`"
+            }
+            Self::WriterKey => {
+                "whoever writes needs the writer key that `init` made (`encryption.writer_key_file`); where it is lost, `rekey --new-writer-key` with an identity makes another"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Identity => "identity",
+            Self::AnyKey => "key",
+            Self::WriterKey => "writer key",
+        })
+    }
 }
 
 impl Keyring {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::format;
 use crate::format::repository::RepositoryInfo;
 use crate::format::{BlobId, ObjectId, PackId};
+use crate::repo::keyring::Needs;
 use crate::store::{self, Store};
 
 mod again;
@@ -193,10 +194,12 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The repository is sealed, and no key at hand opens this: exit code 12.
-    #[error("no key here opens {what}")]
+    #[error("no {needs} here opens {what}")]
     NoKey {
         /// The object, in backquotes, or what it is for.
         what: String,
+        /// What would open it.
+        needs: Needs,
     },
     /// Sealing is asked for, and the repository is not sealed (any more), or the other way round: exit code 2.
     #[error("{message}")]
@@ -246,10 +249,7 @@ impl Error {
             Self::PacksVanish { .. } => {
                 Some("something other than this program deletes objects: look at the bucket's lifecycle rules".into())
             }
-            Self::NoKey { .. } => Some(
-                "names and lists open with the writer key (`encryption.writer_key_file`) or an identity, content only with an identity: `--identity FILE`"
-                    .into(),
-            ),
+            Self::NoKey { needs, .. } => Some(needs.hint().into()),
             Self::Sealing { hint, .. } => Some((*hint).into()),
             Self::NotAuthentic { .. } => Some(
                 "somebody else may have written it: `verify` tells which snapshots are good; `--signer` names a signer you know, `--accept-unsigned` takes it all the same"
@@ -259,6 +259,15 @@ impl Error {
             Self::Session(error) => error.hint(),
             Self::Spool { .. } => Some("about 160 bytes of room are needed there for each blob of the repository".into()),
             Self::Encode { .. } | Self::Source { .. } | Self::Worker(_) => None,
+        }
+    }
+
+    /// Which key is missing, if that is what is wrong.
+    pub fn needs(&self) -> Option<Needs> {
+        match self {
+            Self::NoKey { needs, .. } => Some(*needs),
+            Self::Session(error) => error.needs(),
+            _ => None,
         }
     }
 
@@ -287,7 +296,10 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Failed { action, key, source } => match source.downcast::<format::Error>() {
-                Ok(source) if *source == format::Error::NoKey => Self::NoKey { what: format!("`{key}`") },
+                Ok(source) if *source == format::Error::NoKey => Self::NoKey {
+                    what: format!("`{key}`"),
+                    needs: Needs::to_open(&key),
+                },
                 Ok(source) => Self::Damaged { key, source: *source },
                 Err(source) => Self::Store(store::Error::Failed { action, key, source }),
             },

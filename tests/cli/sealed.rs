@@ -35,7 +35,9 @@ fn content_without_an_identity_is_refused_with_a_hint() {
         let output = run(words);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(12), "{words:?}: {stderr}");
-        assert!(stderr.contains("hint: ") && stderr.contains("--identity"), "{words:?}: {stderr}");
+        let told = "error: no identity here opens the content\n\n\
+                    hint: an identity of one of its recipients opens it, and the writer key does not: `--identity FILE`\n";
+        assert_eq!(stderr, told, "{words:?}");
     }
     assert!(!folder.path().join("scratch").exists(), "nothing was begun");
     let told = std::fs::read_to_string(folder.path().join("x.prom")).unwrap();
@@ -46,6 +48,39 @@ fn content_without_an_identity_is_refused_with_a_hint() {
     // Whether everything is there needs no content: the writer key is enough.
     let output = run(&["verify"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_server_without_its_writer_key_is_told_that_it_is_this_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let path = |name: &str| folder.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_synapse-backup"));
+        command
+            .env_clear()
+            .env("SYNAPSE_BACKUP_REPOSITORY", format!("file://{}", path("repository").display()))
+            .env("SYNAPSE_BACKUP_ENCRYPTION_RECIPIENTS", RECIPIENT)
+            .env("SYNAPSE_BACKUP_ENCRYPTION_WRITER_KEY_FILE", path("writer.key"))
+            .args(words);
+        command.output().unwrap()
+    };
+    assert!(run(&["init"]).status.success());
+    std::fs::remove_file(folder.path().join("writer.key")).unwrap();
+    for (words, told) in [
+        (
+            &["prune"][..],
+            "error: no writer key here opens the lists of earlier backups\n\nhint: whoever writes needs the writer key",
+        ),
+        (
+            &["rekey", "--new-writer-key"],
+            "error: no identity here opens what the lost writer key opened\n\nhint: ",
+        ),
+    ] {
+        let output = run(words);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(12), "{words:?}: {stderr}");
+        assert!(stderr.starts_with(told), "{words:?}: {stderr}");
+    }
 }
 
 #[test]

@@ -101,7 +101,11 @@ mod tests {
         for error in [
             anyhow::Error::from(crate::synapse::postgres::Error::Pooler),
             crate::synapse::Error::NoConfig.into(),
-            crate::repo::Error::NoKey { what: "x".into() }.into(),
+            crate::repo::Error::NoKey {
+                what: "x".into(),
+                needs: crate::repo::keyring::Needs::AnyKey,
+            }
+            .into(),
             crate::store::Error::NoBucket { url: "s3://x".into() }.into(),
         ] {
             let told = tell(&error.context("restore database `synapse`"));

@@ -103,6 +103,7 @@ fn refuse(repository: &Repository, options: &Options) -> anyhow::Result<()> {
     if options.packs && keyring.identities.is_empty() {
         return Err(repo::Error::NoKey {
             what: "the content".into(),
+            needs: repo::keyring::Needs::Identity,
         }
         .into());
     }
