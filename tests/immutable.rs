@@ -40,7 +40,11 @@ mod prune;
 mod roles;
 #[path = "immutable/secrets.rs"]
 mod secrets;
+#[path = "immutable/stores.rs"]
+mod stores;
 #[path = "immutable/swept.rs"]
 mod swept;
 #[path = "immutable/thief.rs"]
 mod thief;
+#[path = "immutable/translated.rs"]
+mod translated;

@@ -59,9 +59,14 @@ impl Bucket {
     fn with_users(self) -> Self {
         for (role, policy) in [("writer", WRITER), ("pruner", PRUNER), ("reader", READER)] {
             let policy = policy.replace("BUCKET", &self.name).replace("PREFIX", PREFIX);
-            minio::shared().add_user(&self.user(role), &policy);
+            self.add_user(role, &policy);
         }
         self
+    }
+
+    /// One more role, which this policy makes.
+    pub(crate) fn add_user(&self, role: &str, policy: &str) {
+        minio::shared().add_user(&self.user(role), policy);
     }
 
     /// The same bucket under other settings.

@@ -20,7 +20,7 @@ const LOCK: ObjectLock = ObjectLock {
 };
 
 /// What is said of the bucket and the rights; the homeserver is not there.
-async fn examined(store: Arc<dyn Store>) -> Vec<Check> {
+pub(crate) async fn examined(store: Arc<dyn Store>) -> Vec<Check> {
     let options = doctor::Options {
         tools: Tools::default(),
         now: store.list_page("probe/", None).await.unwrap().date,
@@ -38,7 +38,7 @@ fn of<'a>(checks: &'a [Check], name: &str) -> Vec<&'a Check> {
 }
 
 /// Verdict and words of the one check of this name.
-fn assert_check(checks: &[Check], name: &str, verdict: Verdict, words: &str) {
+pub(crate) fn assert_check(checks: &[Check], name: &str, verdict: Verdict, words: &str) {
     let found = of(checks, name);
     assert!(
         found.iter().any(|check| check.verdict == verdict && check.message.contains(words)),
@@ -49,7 +49,7 @@ fn assert_check(checks: &[Check], name: &str, verdict: Verdict, words: &str) {
     }
 }
 
-fn worst_is(checks: &[Check], verdict: Verdict) -> bool {
+pub(crate) fn worst_is(checks: &[Check], verdict: Verdict) -> bool {
     let has = |wanted| checks.iter().any(|check| check.verdict == wanted);
     match verdict {
         Verdict::Ok => !has(Verdict::Warning) && !has(Verdict::Failure),

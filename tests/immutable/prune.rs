@@ -1,11 +1,14 @@
 //! A whole prune with the pruner's credentials: what is locked stays and is told, what is not locked gives its bytes back.
 
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 use synapse_backup::format::keys;
 use synapse_backup::format::repository::RepositoryInfo;
 use synapse_backup::ops::prune::{self, Report};
 use synapse_backup::ops::retention::Keep;
 use synapse_backup::repo::{Repository, snapshots};
+use synapse_backup::store::Store;
 use synapse_backup::store::versions::{LockMode, ObjectLock};
 
 use crate::buckets::Bucket;
@@ -13,7 +16,7 @@ use crate::homeserver::Home;
 use crate::rig::{LIMITS, backup, init, reopen, run};
 
 /// A day is too long for a test: the bucket's clock is a real one.
-const GRACE_SECONDS: u64 = 2;
+pub(crate) const GRACE_SECONDS: u64 = 2;
 
 fn options(dry_run: bool) -> prune::Options {
     prune::Options {
@@ -29,14 +32,25 @@ fn options(dry_run: bool) -> prune::Options {
 }
 
 async fn pass(pruner: &Repository, dry_run: bool) -> Report {
+    try_pass(pruner, dry_run).await.unwrap()
+}
+
+/// A prune once what is there is old enough.
+pub(crate) async fn try_pass(pruner: &Repository, dry_run: bool) -> anyhow::Result<Report> {
     tokio::time::sleep(std::time::Duration::from_secs(GRACE_SECONDS + 2)).await;
-    prune::prune(pruner, &options(dry_run), &run()).await.unwrap()
+    prune::prune(pruner, &options(dry_run), &run()).await
 }
 
 /// A backup, everything forgotten, a prune that marks and one that deletes. Gives what is left, and the last report.
 async fn all_is_dead(bucket: &Bucket) -> (usize, Report) {
+    let writer = bucket.store_as("writer").await;
+    Box::pin(all_is_dead_by(bucket, writer, bucket.store_as("pruner").await)).await
+}
+
+/// The same by the keys of another store.
+pub(crate) async fn all_is_dead_by(bucket: &Bucket, writer: Arc<dyn Store>, pruner: Arc<dyn Store>) -> (usize, Report) {
     let home = Home::bare(crate::cluster::shared());
-    let writer = init(bucket.store_as("writer").await).await;
+    let writer = init(writer).await;
     backup(&writer, &home).await;
     let info = RepositoryInfo {
         grace_seconds: GRACE_SECONDS,
@@ -45,7 +59,7 @@ async fn all_is_dead(bucket: &Bucket) -> (usize, Report) {
     };
     let body = info.to_json().unwrap().into();
     writer.store().put(keys::REPOSITORY, body).await.unwrap();
-    let pruner = reopen(bucket.store_as("pruner").await).await;
+    let pruner = reopen(pruner).await;
     for key in snapshots::list(&pruner).await.unwrap() {
         pruner.store().delete(&key.key).await.unwrap();
     }
