@@ -258,6 +258,11 @@ async fn what_is_forged_into_the_bucket_is_refused_by_restore_and_found_by_verif
         assert_eq!(code, Some(1), "{what}: {told}");
         assert!(told.contains(why), "{what}: {told}");
         assert!(!scratch.path().join("there").exists(), "{what}");
+        let to = scratch.path().display().to_string();
+        let drilled = server.call(Some(&server.identity), &["drill", &id.to_string(), "--to", &to, "--no-record"]);
+        let told = String::from_utf8_lossy(&drilled.stderr);
+        assert_eq!(drilled.status.code(), Some(1), "{what}: {told}");
+        assert!(told.contains(why), "{what}: {told}");
         let verified = server.call(Some(&server.identity), &["verify"]);
         let shown = format!(
             "{}{}",
