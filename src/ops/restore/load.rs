@@ -298,6 +298,15 @@ pub(super) async fn forget_in(target: &Target, options: &Options) -> anyhow::Res
     Ok(forgotten)
 }
 
+/// Are there such rows? An earlier restore may have forgotten them already.
+pub(super) async fn has_remote_media(target: &Target, options: &Options) -> anyhow::Result<bool> {
+    let tools = connect::tools(&options.tools).await?;
+    let mut session = Session::open(&target.info, &tools, Purpose::Read, LOCK_SECONDS).await?;
+    let count = target::count_remote_media(&mut session).await?;
+    session.close().await;
+    Ok(count > 0)
+}
+
 /// For the plan.
 pub(super) const FORGETS: &str = "remove the rows of other servers' media from database `synapse`, but for quarantined ones: their files are not in \
                                   this snapshot, and Synapse fetches them again when somebody looks (--keep-remote-media-rows leaves them)";

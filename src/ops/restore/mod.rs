@@ -181,7 +181,11 @@ async fn bring_back(repository: &Repository, name: &str, options: &Options, run:
     report.plan.extend(notes.iter().cloned());
     let main = databases.iter().find(|target| target.database.name == "synapse");
     let forgets_in = main.filter(|_| load::will_forget(&snapshot, options));
-    if forgets_in.is_some() {
+    let forgets = match forgets_in {
+        Some(target) if report.databases_kept.contains(&target.database.name) => load::has_remote_media(target, options).await?,
+        forgets_in => forgets_in.is_some(),
+    };
+    if forgets {
         report.plan.push(load::FORGETS.into());
     }
     if options.dry_run {

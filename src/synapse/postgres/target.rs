@@ -297,23 +297,12 @@ pub async fn empty_one_time_keys(session: &mut Session) -> Result<u64, Error> {
 ///
 /// One statement, and so one transaction. As Synapse's "Purge Remote Media API" does it; element-hq/synapse#1555.
 pub async fn forget_remote_media(session: &mut Session) -> Result<u64, Error> {
-    #[derive(Deserialize)]
-    struct Found {
-        schema: String,
-    }
-    #[derive(Deserialize)]
-    struct Count {
-        count: u64,
-    }
-    let mut forgotten = 0;
-    let tables: Vec<Found> = session.query("the look for remote media", REMOTE_MEDIA).await?;
-    for Found { schema } in tables {
+    let forgotten = count_remote_media(session).await?;
+    for Found { schema } in session.query("the look for remote media", REMOTE_MEDIA).await? {
         let (media, thumbnails) = (
             sql::qualified(&schema, "remote_media_cache"),
             sql::qualified(&schema, "remote_media_cache_thumbnails"),
         );
-        let query = format!("SELECT pg_catalog.count(*) AS count FROM {media} WHERE quarantined_by IS NULL");
-        forgotten += session.one::<Count>("the count of remote media", &query).await?.count;
         let statement = format!(
             "WITH gone AS (DELETE FROM {media} WHERE quarantined_by IS NULL RETURNING media_origin, media_id) \
              DELETE FROM {thumbnails} AS t USING gone WHERE t.media_origin = gone.media_origin AND t.media_id = gone.media_id"
@@ -321,6 +310,27 @@ pub async fn forget_remote_media(session: &mut Session) -> Result<u64, Error> {
         session.execute("forgetting remote media", &statement).await?;
     }
     Ok(forgotten)
+}
+
+/// How many [`forget_remote_media`] would forget.
+pub async fn count_remote_media(session: &mut Session) -> Result<u64, Error> {
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
+    let mut found = 0;
+    for Found { schema } in session.query("the look for remote media", REMOTE_MEDIA).await? {
+        let media = sql::qualified(&schema, "remote_media_cache");
+        let query = format!("SELECT pg_catalog.count(*) AS count FROM {media} WHERE quarantined_by IS NULL");
+        found += session.one::<Count>("the count of remote media", &query).await?.count;
+    }
+    Ok(found)
+}
+
+/// A schema with the tables of remote media.
+#[derive(Deserialize)]
+struct Found {
+    schema: String,
 }
 
 /// Is this (`schema.name`) a table that [`forget_remote_media`] takes rows out of?
