@@ -9,6 +9,7 @@ use synapse_backup::synapse::postgres::outline::Outline;
 use synapse_backup::synapse::postgres::snapshot::Snapshot;
 use synapse_backup::synapse::postgres::target::{Ownership, create_database, empty_one_time_keys, ownership, refuse_unless_empty};
 use synapse_backup::synapse::postgres::tools::Version;
+use synapse_backup::synapse::postgres::undisturbed::{keep_autovacuum_away, let_autovacuum_in};
 
 use super::*;
 
@@ -220,6 +221,34 @@ async fn anything_in_the_target_refuses_it_and_is_named() {
     let name = cluster.database("extended");
     cluster.script(&name, "CREATE EXTENSION pg_trgm; CREATE EXTENSION hstore; CREATE SCHEMA bare");
     refuse_unless_empty(&mut session(&name).await).await.unwrap();
+}
+
+#[tokio::test]
+async fn autovacuum_is_kept_away_from_tables_that_do_not_speak_of_it() {
+    let cluster = shared();
+    let name = cluster.database("quiet");
+    cluster.script(
+        &name,
+        "CREATE TABLE plain (a int); CREATE TABLE \"with toast\" (a text); CREATE TABLE other (a int); \
+         CREATE TABLE filled (a text) WITH (fillfactor = 50, toast.autovacuum_enabled = on); CREATE TABLE asked (a int) WITH (autovacuum_enabled = on); \
+         CREATE TABLE parts (a int) PARTITION BY RANGE (a); CREATE TABLE part PARTITION OF parts DEFAULT",
+    );
+    let parameters = || {
+        let query = "SELECT string_agg(c.relname || coalesce(c.reloptions::text, '') || coalesce(t.reloptions::text, ''), ' ' ORDER BY c.relname) \
+                     FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = c.reltoastrelid \
+                     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')";
+        cluster.psql(&name, query)
+    };
+    let before = parameters();
+    let mut session = session(&name).await;
+    let away = keep_autovacuum_away(&mut session, |table| table != "public.other").await.unwrap();
+    assert_eq!(
+        parameters(),
+        "asked{autovacuum_enabled=on} filled{fillfactor=50,autovacuum_enabled=off}{autovacuum_enabled=on} other part{autovacuum_enabled=off} \
+         parts plain{autovacuum_enabled=off} with toast{autovacuum_enabled=off}{autovacuum_enabled=off}"
+    );
+    let_autovacuum_in(&mut session, &away).await.unwrap();
+    assert_eq!(parameters(), before);
 }
 
 #[tokio::test]

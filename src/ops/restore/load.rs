@@ -1,7 +1,7 @@
 //! Loading a database: definitions, all streams of rows side by side, indexes, and a comparison with what was dumped.
 //!
-//! Nothing goes over a temporary file. A table with a stream of its own has its indexes built as soon as its rows are there,
-//! beside the rows of others. Triggers and foreign keys come after all rows, so the order of the streams does not matter.
+//! Nothing goes over a temporary file. A table with a stream of its own has its indexes built, and is shown to the planner, as soon as
+//! its rows are there, beside the rows of others; autovacuum is kept away from it meanwhile. Triggers and foreign keys come after all rows, so the order of the streams does not matter.
 //! From its first statement to its last the database holds a table that says it is not whole.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,6 +25,7 @@ use crate::synapse::postgres::archive::{Archive, SCHEMA_BYTES_MAX, Section};
 use crate::synapse::postgres::check::{self, Expected};
 use crate::synapse::postgres::load::{Content, Load, LoadOptions};
 use crate::synapse::postgres::session::Purpose;
+use crate::synapse::postgres::undisturbed::{Undisturbed, keep_autovacuum_away, let_autovacuum_in};
 use crate::synapse::postgres::{self, ConnInfo, Session, Tools, dump, nearby, plan, target};
 
 /// A window is not smaller: frames are 4 MiB, and what two windows share of one is carried from the first to the second.
@@ -113,14 +114,18 @@ async fn load_one(reader: &Reader, snapshot: &Snapshot, checked: &Checked, optio
 
 /// PostgreSQL's `lock_timeout` of 0: none.
 const FOR_EVER: u64 = 0;
+/// SQLSTATE of a lock that did not come within `lock_timeout`.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Tables, by `schema.name`, that nothing is left to do for.
+/// Tables, by `schema.name`, that something was done for already.
 #[derive(Default)]
 struct Done {
     /// They have the rows that they should have.
     compared: BTreeSet<String>,
     /// The planner knows them.
     analyzed: BTreeSet<String>,
+    /// Autovacuum is to be let in again.
+    undisturbed: Vec<Undisturbed>,
 }
 
 /// Definitions, rows, indexes.
@@ -145,25 +150,11 @@ async fn by_streams(task: &Task<'_>, schema: &Stream, rows: &[Stream]) -> anyhow
         content: Content::Rows,
         ..task.options.clone()
     };
-    let compared = load_rows(task, rows, &options, Some(&archive)).await?;
-    // The tables with a stream of their own have all of theirs: beside what is built for the others the planner learns of them.
-    let mut beside = if alone.is_empty() {
-        Vec::new()
-    } else {
-        sessions_beside(task).await?
-    };
-    let build = async { archive.load(Section::AfterData, task.jobs).await.context("build the indexes") };
-    let analyze = async {
-        if beside.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        check::analyze(&mut beside, |table| alone.contains(table)).await?;
-        close(beside).await;
-        Ok(alone)
-    };
-    let (words, analyzed) = try_join(build, analyze).await?;
+    let undisturbed = keep_autovacuum_away(&mut *task.session.lock().await, |table| alone.contains(table)).await?;
+    let done = load_rows(task, rows, &options, Some(&archive)).await?;
+    let words = archive.load(Section::AfterData, task.jobs).await.context("build the indexes")?;
     warn(&words);
-    Ok(Done { compared, analyzed })
+    Ok(Done { undisturbed, ..done })
 }
 
 /// As many sessions as jobs.
@@ -183,21 +174,7 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// A few seconds: connections that were closed are gone by then.
 const CROWDED_TRIES_MAX: usize = 50;
 
-/// The same, for work beside a build by as many jobs; none where the role may not have so many connections.
-///
-/// As many as both take are opened first. If the build were refused one because of ours, the database would stay half loaded.
-async fn sessions_beside(task: &Task<'_>) -> anyhow::Result<Vec<Session>> {
-    // `pg_restore` connects once more than it has jobs while the server still counts what it closed: before them and after.
-    let both = 2 * task.jobs + 1;
-    let opened = join_all((0..both).map(|_| session(task))).await;
-    let mut ours: Vec<Session> = opened.into_iter().flatten().collect();
-    let is_room = ours.len() == both;
-    let others = ours.split_off(if is_room { task.jobs } else { 0 });
-    task.session.lock().await.see_off(others).await?;
-    Ok(ours)
-}
-
-/// It waits for any lock as long as it takes: a foreign key that is checked beside it holds its tables for hours.
+/// It waits for any lock as long as it takes.
 async fn session(task: &Task<'_>) -> Result<Session, postgres::Error> {
     Session::open_another(&task.info, task.tools, Purpose::Write, FOR_EVER).await
 }
@@ -236,8 +213,8 @@ impl<'a> Rows<'a> {
 }
 
 /// So many streams at once, each followed by the indexes of its table. The first failure drops the others, which ends
-/// their `pg_restore`s. Gives the tables that are known to have the rows that they should have.
-async fn load_rows(task: &Task<'_>, rows: Rows<'_>, options: &LoadOptions, indexes: Option<&Archive>) -> anyhow::Result<BTreeSet<String>> {
+/// their `pg_restore`s. Tells what else was done for which tables.
+async fn load_rows(task: &Task<'_>, rows: Rows<'_>, options: &LoadOptions, indexes: Option<&Archive>) -> anyhow::Result<Done> {
     let expected = expected(task.database).rows;
     let together = rows.together;
     let work = rows.streams.into_iter().map(|(stream, windows)| {
@@ -246,18 +223,40 @@ async fn load_rows(task: &Task<'_>, rows: Rows<'_>, options: &LoadOptions, index
             let loading = load_stream(task, windows, options);
             loading.await.with_context(|| format!("load the stream {}", stream.name))?;
             let (Some(archive), [table]) = (indexes, stream.tables.as_slice()) else {
-                return Ok(None);
+                return Ok(Done::default());
             };
             let built = archive.load_indexes(table).await;
             warn(&built.with_context(|| format!("build the indexes of {table}"))?);
+            // First the count, which ANALYZE would write over with a guess.
+            let mut session = task.session.lock().await;
             let wanted = expected.get(table).copied();
-            let counted = check::rows_of_index(&mut *task.session.lock().await, table).await?;
+            let counted = check::rows_of_index(&mut session, table).await?;
+            let analyzed = analyze_now(&mut session, table).await?;
             // Any other number is counted again, and told by the comparison.
-            anyhow::Ok((wanted.is_some() && counted == wanted).then(|| table.clone()))
+            let compared = wanted.is_some() && counted == wanted;
+            let these = |yes: bool| yes.then(|| table.clone()).into_iter().collect();
+            anyhow::Ok(Done {
+                compared: these(compared),
+                analyzed: these(analyzed),
+                ..Done::default()
+            })
         }
     });
-    let compared: Vec<Option<String>> = stream::iter(work).buffer_unordered(together).try_collect().await?;
-    Ok(compared.into_iter().flatten().collect())
+    let done: Vec<Done> = stream::iter(work).buffer_unordered(together).try_collect().await?;
+    Ok(done.into_iter().fold(Done::default(), |mut all, mut one| {
+        all.compared.append(&mut one.compared);
+        all.analyzed.append(&mut one.analyzed);
+        all
+    }))
+}
+
+/// Show a table to the planner, unless somebody holds it for longer than this session waits: then it is done at the end.
+async fn analyze_now(session: &mut Session, table: &str) -> Result<bool, postgres::Error> {
+    match check::analyze(std::slice::from_mut(session), |other| other == table).await {
+        Ok(()) => Ok(true),
+        Err(postgres::Error::Statement { sqlstate, .. }) if sqlstate == LOCK_NOT_AVAILABLE => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn load_stream(task: &Task<'_>, mut windows: Windows<'_>, options: &LoadOptions) -> anyhow::Result<()> {
@@ -340,6 +339,7 @@ async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<Loaded> {
     } else {
         0
     };
+    let_autovacuum_in(&mut session, &done.undisturbed).await?;
     target::unmark(&mut session).await?;
     session.close().await;
     Ok(Loaded {

@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod sql;
 pub mod target;
 pub mod tools;
+pub mod undisturbed;
 
 pub use child::RunAs;
 pub use conninfo::{ConnInfo, Surroundings};

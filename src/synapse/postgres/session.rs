@@ -5,8 +5,6 @@
 //! psql's `ERROR` and `SQLSTATE`, so a failed statement is an error and the connection lives on (a failed COPY ends it, as
 //! psql does not always tell of it otherwise). psql itself never prompts, reads no start file, and ends when the server does: then its standard output ends, and nothing hangs.
 
-use std::time::Duration;
-
 use bytes::{Buf, BytesMut};
 use serde::de::DeserializeOwned;
 
@@ -22,11 +20,6 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 const STOPPED_ON_ERROR: i32 = 3;
 /// How much is read from psql at once.
 const READ_BYTES: usize = 64 << 10;
-
-/// Between two looks whether closed connections are gone.
-const SEE_OFF_PAUSE: Duration = Duration::from_millis(20);
-/// No more looks than for a few seconds.
-const SEE_OFF_LOOKS_MAX: usize = 200;
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,33 +203,6 @@ impl Session {
     pub async fn close(mut self) {
         self.child.close_stdin();
         let _ = self.child.wait().await;
-    }
-
-    /// End others in good order, and wait until the server has let them go: for a moment it still counts a connection that was
-    /// closed, and whoever needs its place would be refused.
-    pub async fn see_off(&mut self, others: Vec<Self>) -> Result<(), Error> {
-        #[derive(serde::Deserialize)]
-        struct Count {
-            count: u64,
-        }
-        let pids: Vec<String> = others.iter().map(|other| other.server.pid.to_string()).collect();
-        futures::future::join_all(others.into_iter().map(Self::close)).await;
-        if pids.is_empty() {
-            return Ok(());
-        }
-        let query = format!(
-            "SELECT pg_catalog.count(*) AS count FROM pg_catalog.pg_stat_activity WHERE pid IN ({})",
-            pids.join(",")
-        );
-        for _ in 0..SEE_OFF_LOOKS_MAX {
-            let there = self.one::<Count>("the look for closed connections", &query).await?.count;
-            // They leave that list first, and then the one that is counted.
-            tokio::time::sleep(SEE_OFF_PAUSE).await;
-            if there == 0 {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// End it at once: psql is killed and reaped.
