@@ -72,10 +72,10 @@ pub(super) async fn write(
     let (planned, written) = future::join(planning, write_files(reader, &store, planned, report, run)).await;
     // A writer that has ended ends the planning too: its reason is the one to tell.
     written?;
+    items::stop_if_cancelled(run)?;
     for problem in planned? {
         note(report, problem, run);
     }
-    items::stop_if_cancelled(run)?;
     if choice.is_part() && report.media_files + report.media_kept == 0 && report.problems.is_empty() {
         let hint = "`ls SNAPSHOT media/` lists the media of a snapshot; another one may have them";
         return Err(Error::failed("no media of this snapshot are what was asked for", hint).into());
@@ -231,8 +231,10 @@ async fn steps(reader: &Reader, store: &Store<'_>, waiting: Waiting) -> anyhow::
         (files, known.kept) = there::split(store, files).await?;
         there::sweep(store, &files).await.context("look at what is there")?;
     }
-    // As they lie in the packs: what is read together lies together.
+    // As they lie in the packs: what is read together lies together. An index that is not in memory is not asked for this alone.
+    files.sort_by_key(|file| file.blobs.first().and_then(|blob| blob.hint));
     let first: Vec<Wanted> = files.iter().filter_map(|file| file.blobs.first().copied()).collect();
+    let first = if reader.catalog().truncated { Vec::new() } else { first };
     let located = reader.locate(&first).await?.into_iter();
     let places: HashMap<BlobId, _> = located.map(|(blob, at)| (blob.id, (at.pack, at.blob.frame_offset))).collect();
     files.sort_by_key(|file| file.blobs.first().and_then(|blob| places.get(&blob.id)));
