@@ -326,6 +326,10 @@ async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<Loaded> {
     expected.rows.retain(|table, _| !done.compared.contains(table));
     let analyze = check::analyze(&mut others, |table| !done.analyzed.contains(table));
     try_join(analyze, check::compare(&mut session, &expected)).await?;
+    // By a session that waits: whoever vacuums a large table now must not end the load.
+    if let Some(patient) = others.first_mut() {
+        let_autovacuum_in(patient, &done.undisturbed).await?;
+    }
     close(others).await;
     let one_time_keys = target::empty_one_time_keys(&mut session).await?;
     if one_time_keys > 0 {
@@ -339,7 +343,6 @@ async fn finish(task: Task<'_>, done: Done) -> anyhow::Result<Loaded> {
     } else {
         0
     };
-    let_autovacuum_in(&mut session, &done.undisturbed).await?;
     target::unmark(&mut session).await?;
     session.close().await;
     Ok(Loaded {
