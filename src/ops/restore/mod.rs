@@ -269,7 +269,8 @@ async fn refuse_unless_whole(repository: &Repository, snapshot: &Snapshot, limit
         "snapshot {} is late and no longer whole: {}: {}",
         snapshot.id, first.item, first.message
     );
-    let hint = "take another snapshot; `cat` still gives single items of this one, `verify` names what is lost";
+    let hint = "if it is only the index, `verify --repair-index` mends it; else take another snapshot: `cat` still gives single items of this one, \
+                `verify` names what is lost";
     Err(Error::failed(message, hint).into())
 }
 
